@@ -1,0 +1,143 @@
+-- SPDX-License-Identifier: MIT
+-- A response as every transport gives it: real HTTP, an app in process, a cassette, a fault.
+
+local headers = require "sluice.headers"
+
+local response = {}
+
+---@class sluice.Response
+---@field status integer
+---@field reason string the reason phrase, may be empty
+---@field headers sluice.Headers
+---@field body string? the whole body; reads the rest of a streamed one, and so may wait; raises err when that fails
+
+local methods = {}
+local metatable = { __name = "sluice.response" }
+
+function metatable.__index(self, key)
+  if key == "body" then
+    local body, err = methods.text(self)
+    if not body then error(err, 2) end
+    return body
+  end
+  return methods[key]
+end
+
+function metatable.__tostring(self)
+  return ("sluice.response: %d %s"):format(self.status, self.reason)
+end
+
+function metatable.__close(self)
+  self:close()
+end
+
+---Makes a response. Either `body` (all of it) or `read` is given.
+---@param fields { status: integer, reason?: string, headers?: table, body?: string, read?: fun(): (string?, table?), close?: fun() } `read` gives the next piece, nil at the end, or nil and err; it may wait
+---@return sluice.Response
+function response.new(fields)
+  return setmetatable({
+    status = fields.status,
+    reason = fields.reason or "",
+    headers = headers.is(fields.headers) and fields.headers or headers.new(fields.headers),
+    _whole = fields.read == nil and (fields.body or "") or nil,
+    _read = fields.read,
+    _close = fields.close,
+  }, metatable)
+end
+
+---Whether the value is a response.
+---@param value any
+---@return boolean
+function response.is(value)
+  return getmetatable(value) == metatable
+end
+
+---The next piece of the body, as it came; nil at the end; nil and err on failure. May wait.
+---@return string? piece
+---@return table? err
+function methods.read(self)
+  if self._whole then
+    local whole = self._whole
+    if self._taken or whole == "" then return nil end
+    self._taken = true
+    return whole
+  end
+  if self._ended then return nil, self._failure end
+  local piece, err = self._read()
+  if not piece then
+    self._ended, self._failure = true, err
+    self:close()
+  end
+  return piece, err
+end
+
+---The whole body, or nil and err. May wait.
+---@return string? body
+---@return table? err
+function methods.text(self)
+  if self._whole then return self._whole end
+  local pieces = {}
+  while true do
+    local piece, err = self:read()
+    if err then return nil, err end
+    if not piece then break end
+    pieces[#pieces + 1] = piece
+  end
+  self._whole, self._taken = table.concat(pieces), true
+  return self._whole
+end
+
+---The body decoded as JSON, or nil and err. May wait.
+---@return any value
+---@return table? err
+function methods.json(self)
+  local text, err = self:text()
+  if not text then return nil, err end
+  return require("sluice.json").decode(text)
+end
+
+---Iterates over the pieces of the body as they come. Raises err. Closes the response at the end and on break.
+---@return fun(): string?
+function methods.chunks(self)
+  local function step()
+    local piece, err = self:read()
+    if err then error(err, 0) end
+    return piece
+  end
+  return step, nil, nil, self
+end
+
+---Iterates over the lines of the body, without their LF or CRLF. Raises err. Closes the response at the end and on break.
+---@return fun(): string?
+function methods.lines(self)
+  local rest, at, ended = "", 1, false
+  local function step()
+    while true do
+      local stop = rest:find("\n", at, true)
+      if stop then
+        local line = rest:sub(at, stop - 1)
+        at = stop + 1
+        return (line:gsub("\r$", ""))
+      end
+      if ended then
+        if at > #rest then return nil end
+        local line = rest:sub(at)
+        at = #rest + 1
+        return line
+      end
+      local piece, err = self:read()
+      if err then error(err, 0) end
+      if piece then rest, at = rest:sub(at) .. piece, 1 else ended = true end
+    end
+  end
+  return step, nil, nil, self
+end
+
+---Lets go of the connection. What was read stays. Idempotent, never waits.
+function methods.close(self)
+  local close = self._close
+  self._close, self._ended = nil, true
+  if close then close() end
+end
+
+return response

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the core gives to the modules: memory, descriptors, timers, tasks that wait, errors.
+ *
+ * One core belongs to one Lua state and to the thread that made it. Nothing here may be called
+ * from another thread, and no callback registered here may call Lua or raise: it stores what
+ * came, marks the task ready with sl_wake(), and the pump resumes the task later.
+ */
+#ifndef SL_CORE_H
+#define SL_CORE_H
+
+#include <lua.h>
+#include <lauxlib.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/** One instance of the runtime. */
+typedef struct sl_core sl_core;
+/** One task; valid while it lives, and only on the core's thread. */
+typedef struct sl_task sl_task;
+/** A source of time: the real one, or a simulated one that jumps from timer to timer. */
+typedef struct sl_clock sl_clock;
+
+/** The core of this Lua state. Raises where the state has none (outside sluice.run). */
+sl_core *sl_core_of(lua_State *L);
+
+/* ---- memory: the host's allocator; NULL when there is none left; sl_free takes NULL ---- */
+
+void *sl_alloc(sl_core *core, size_t size);
+/** Zeroed; NULL as well when count * size overflows. */
+void *sl_alloc_array(sl_core *core, size_t count, size_t size);
+/** On failure the old block is untouched. */
+void *sl_realloc(sl_core *core, void *block, size_t size);
+void sl_free(sl_core *core, void *block);
+
+/* ---- descriptors ---- */
+
+enum {
+    SL_READ = 1,
+    SL_WRITE = 2,
+};
+
+/** A watched descriptor, embedded in its owner. One at a time for each descriptor. */
+typedef struct sl_io sl_io;
+struct sl_io {
+    /** The descriptor; set before the first watch, not changed while watched. */
+    int fd;
+    /** What is watched now: SL_READ | SL_WRITE, 0 none; kept by the core. */
+    unsigned events;
+    /** Called from the loop, with the events seen. It may stop or free any sl_io, this one too. */
+    void (*on_ready)(sl_io *io, unsigned events);
+};
+
+/** Watches for exactly these events; 0 stops. Returns 0, or -1 without memory. Idempotent. */
+int sl_io_watch(sl_core *core, sl_io *io, unsigned events);
+
+/* ---- time, in microseconds ---- */
+
+/** Now on the real clock, as of the last turn of the loop. */
+int64_t sl_now(sl_core *core);
+/** Reads the clock again: call it after long work, before starting a timer. */
+int64_t sl_now_update(sl_core *core);
+
+/** A timer, embedded in its owner; zero it before first use. */
+typedef struct sl_timer sl_timer;
+struct sl_timer {
+    /** Called once from the loop when due; it may start this timer again, or free it. */
+    void (*on_due)(sl_timer *timer);
+    /** When, on its clock. */
+    int64_t due;
+    /* the rest is the core's: a pairing heap, so starting a timer never needs memory */
+    sl_clock *clock;
+    sl_timer *child, *next, *previous;
+};
+
+/** Starts, or moves, the timer on the real clock. */
+void sl_timer_start(sl_core *core, sl_timer *timer, int64_t due);
+/** Idempotent. */
+void sl_timer_stop(sl_timer *timer);
+static inline bool sl_timer_is_active(const sl_timer *timer)
+{
+    return timer->clock != NULL;
+}
+
+/* ---- tasks that wait ---- */
+
+/** The task that runs now; NULL outside of tasks. */
+sl_task *sl_task_current(sl_core *core);
+
+/**
+ * Stops what the task waits for: cancelled, or past its deadline. Called from the pump or from
+ * another task's call, never from inside the task. It must detach `object` from the task, so that
+ * sl_wake() is not called for this wait any more, and give back what is outside at once (close the
+ * connection). It must not call Lua.
+ */
+typedef void (*sl_cancel)(sl_task *task, void *object);
+
+/**
+ * Suspends the running task until sl_wake(task). Use as `return sl_wait(L, ...)` from a C function
+ * that Lua called; `k` continues as after lua_yieldk, with the same stack, and gives the results.
+ *
+ * Raises, at once or when the task goes on, instead of calling `k`: TaskCancelled, TimeoutError
+ * (the deadline of a scope), or, where Lua cannot yield, a text that says so.
+ *
+ * @param what   what the task waits for, shown by task.tree(); must outlive the wait (static, or
+ *               in the object).
+ * @param cancel see sl_cancel.
+ */
+int sl_wait(lua_State *L, const char *what, sl_cancel cancel, void *object, lua_KContext ctx,
+            lua_KFunction k);
+
+/**
+ * Raises what the next sl_wait would raise (cancelled, deadline passed, cannot yield here).
+ * Call it before taking resources for something that will be waited for.
+ */
+void sl_wait_check(lua_State *L);
+
+/** Marks a waiting task ready; the pump resumes it. Once per wait. */
+void sl_wake(sl_task *task);
+
+/** Raises when the running task is in simulated time: "OPERATION needs a real socket, ...". */
+void sl_require_real_time(lua_State *L, const char *operation);
+
+/**
+ * The deadline that the running task inherited, in microseconds on the real clock; INT64_MAX when
+ * there is none. The core enforces it on every wait: this is for telling others (a header, a log).
+ */
+int64_t sl_deadline(lua_State *L);
+
+/** Tasks that wait for one thing, first come first served. Zeroed is empty. */
+typedef struct sl_waitlist {
+    sl_task *first, *last;
+} sl_waitlist;
+
+/** As sl_wait, in a list: whoever owns the list wakes. */
+int sl_waitlist_wait(lua_State *L, sl_waitlist *list, const char *what, lua_KContext ctx,
+                     lua_KFunction k);
+/** Wakes the first `count` tasks of the list; returns how many that were. */
+size_t sl_waitlist_wake(sl_waitlist *list, size_t count);
+
+/* ---- capabilities: what the host granted to this instance ---- */
+
+enum {
+    SL_CAN_READ_ENVIRONMENT = 1,
+    SL_CAN_READ_FILES = 2,
+    SL_CAN_WRITE_FILES = 4,
+    SL_CAN_CONNECT = 8,
+    SL_CAN_LISTEN = 16,
+    SL_CAN_SPAWN_PROCESSES = 32,
+    SL_CAN_EXIT = 64,
+};
+
+/** Raises "OPERATION is not allowed here: ..." where the host did not grant the capability. */
+void sl_require_capability(lua_State *L, unsigned capability, const char *operation);
+
+/* ---- errors ---- */
+
+/** Pushes an err table { kind =, message = } with the error metatable. */
+void sl_error_push(lua_State *L, const char *kind, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* ---- life of a module's state ---- */
+
+/** Called when the core closes, before the Lua state does; embedded in the module's state. */
+typedef struct sl_close_hook sl_close_hook;
+struct sl_close_hook {
+    /** Must release everything outside (descriptors, timers, memory) and may be called once. */
+    void (*on_close)(sl_close_hook *hook);
+    sl_close_hook *next, **previous;
+};
+
+void sl_close_hook_add(sl_core *core, sl_close_hook *hook);
+/** Idempotent. */
+void sl_close_hook_remove(sl_close_hook *hook);
+
+#endif
