@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Lua files compiled into the program. tools/embed.lua writes the tables.
+ */
+#ifndef SL_EMBEDDED_H
+#define SL_EMBEDDED_H
+
+#include <stddef.h>
+
+/** One Lua module as bytecode with its debug information; a table ends with a NULL name. */
+struct sl_embedded_file {
+    /** The module's name, as require takes it. Static. */
+    const char *name;
+    /** What luaL_loadbufferx takes, mode "b"; the chunk name is inside. Static. */
+    const unsigned char *bytes;
+    /** In bytes. */
+    size_t size;
+};
+
+#endif

@@ -1,0 +1,84 @@
+-- SPDX-License-Identifier: MIT
+-- Turns Lua files into a C file that holds their bytecode, with names and lines for tracebacks.
+--
+--     lua5.4 tools/embed.lua OUTPUT.c SYMBOL FOLDER|NAME=FILE...
+--
+-- A folder stands for every Lua file below it: lua/sluice/http.lua of the folder lua is sluice.http,
+-- lua/sluice/init.lua is sluice. Paths stay in the chunk names as they were given, so give them
+-- relative to the root of the project.
+
+package.path = (arg[0]:match("^.*/") or "") .. "?.lua"
+local files = require "files"
+
+local function fail(format, ...)
+  io.stderr:write("embed: ", format:format(...), "\n")
+  os.exit(1)
+end
+
+local function module_name(path)
+  return (path:gsub("%.lua$", ""):gsub("/init$", ""):gsub("/", "."))
+end
+
+local function add_folder(modules, folder)
+  folder = folder:gsub("/+$", "")
+  local found = files.find(folder, ".lua")
+  if #found == 0 then fail("%s: no Lua file there", folder) end
+  for _, path in ipairs(found) do
+    modules[#modules + 1] = { name = module_name(path:sub(#folder + 2)), path = path }
+  end
+end
+
+local function collect(first)
+  local modules, seen = {}, {}
+  for index = first, #arg do
+    local name, path = arg[index]:match("^([^=]+)=(.+)$")
+    if name then modules[#modules + 1] = { name = name, path = path } else add_folder(modules, arg[index]) end
+  end
+  for _, module in ipairs(modules) do
+    local earlier = seen[module.name]
+    if earlier then fail("%s is both %s and %s", module.name, earlier, module.path) end
+    seen[module.name] = module.path
+  end
+  return modules
+end
+
+local function compile(path)
+  local source, message = files.read(path)
+  if not source then fail("%s", message) end
+  local chunk
+  chunk, message = load(source:gsub("^#[^\n]*", ""), "@" .. path, "t")
+  if not chunk then fail("%s", message) end
+  return string.dump(chunk)
+end
+
+local BYTES_PER_LINE <const> = 32
+
+local function write_bytes(out, index, bytes)
+  out:write("static const unsigned char file_", index, "[] = {\n")
+  for at = 1, #bytes, BYTES_PER_LINE do
+    local line = { bytes:byte(at, math.min(at + BYTES_PER_LINE - 1, #bytes)) }
+    out:write(table.concat(line, ","), ",\n")
+  end
+  out:write("};\n")
+end
+
+local function write(out, symbol, modules)
+  out:write("/* Written by tools/embed.lua. */\n#include \"embedded.h\"\n\n")
+  for index, module in ipairs(modules) do write_bytes(out, index, module.bytes) end
+  out:write("\nextern const struct sl_embedded_file ", symbol, "[];\n")
+  out:write("const struct sl_embedded_file ", symbol, "[] = {\n")
+  for index, module in ipairs(modules) do
+    out:write(("    {\"%s\", file_%d, sizeof(file_%d)},\n"):format(module.name, index, index))
+  end
+  out:write("    {NULL, NULL, 0},\n};\n")
+end
+
+local output, symbol = arg[1], arg[2]
+if not arg[3] then fail("usage: embed.lua OUTPUT.c SYMBOL FOLDER|NAME=FILE...") end
+local modules = collect(3)
+for _, module in ipairs(modules) do module.bytes = compile(module.path) end
+local out, message = io.open(output .. ".new", "wb")
+if not out then fail("%s", message) end
+write(out, symbol, modules)
+assert(out:close())
+assert(os.rename(output .. ".new", output))
