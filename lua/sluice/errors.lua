@@ -1,0 +1,294 @@
+-- SPDX-License-Identifier: MIT
+-- Failures of the world as values: err tables with a kind, a readable text, and what a caller decides by.
+
+local meta = require "sluice.meta"
+local secret = require "sluice.secret"
+
+local errors = {}
+
+---A failure of the world, returned as `nil, err` and raised by iterators.
+---@class sluice.Error
+---@field kind string the most specific name: "ResourceDoesNotExist"
+---@field message string what happened, without operation and object
+---@field operation string? what was tried: "query", "get endpoint"
+---@field object string? on what: a name, a URL without its query
+---@field status integer? the HTTP status
+---@field code string? the wire's own code, as it came
+---@field details table? the wire's `details`
+---@field request_id string? the server's name for the request
+---@field retryable boolean whether the same request may succeed when sent again
+---@field maybe_executed boolean? the server may have done the work although no answer came
+---@field limit string? which time limit fired: "connect", "first_byte", ...
+---@field retry_after number? seconds the server asks to wait
+---@field attempts sluice.Attempt[]? every try, when there were retries
+---@field cause any what this error comes from
+---@field response sluice.Response? the answer, when there was one
+
+-- Each kind and its parent; `false` is a root. 4xx and 5xx kinds are those of the official SDKs
+-- (error_code table and status table), below APIError, which answers to DatabricksError as well.
+local parents = {
+  APIError = false,
+  BadRequest = "APIError",
+  InvalidState = "BadRequest",
+  InvalidParameterValue = "BadRequest",
+  Unauthenticated = "APIError",
+  PermissionDenied = "APIError",
+  PrivateLinkValidationError = "PermissionDenied",
+  NotFound = "APIError",
+  ResourceDoesNotExist = "NotFound",
+  ResourceConflict = "APIError",
+  Aborted = "ResourceConflict",
+  AlreadyExists = "ResourceConflict",
+  ResourceAlreadyExists = "ResourceConflict",
+  TooManyRequests = "APIError",
+  ResourceExhausted = "TooManyRequests",
+  RequestLimitExceeded = "TooManyRequests",
+  Cancelled = "APIError",
+  ServiceError = "APIError",
+  InternalError = "ServiceError",
+  Unknown = "InternalError",
+  DataLoss = "InternalError",
+  NotImplemented = "ServiceError",
+  TemporarilyUnavailable = "ServiceError",
+  DeadlineExceeded = "ServiceError",
+
+  ConnectError = false,
+  TLSError = false,
+  TimeoutError = false,
+  TaskCancelled = false,
+  ProtocolError = false,
+  TruncatedStream = "ProtocolError",
+  JsonError = "ProtocolError",
+
+  OperationFailed = false,
+  OperationTimeout = "TimeoutError",
+}
+local aliases = { DatabricksError = "APIError" }
+
+-- An error_code decides whatever the status is: a 400 with REQUEST_LIMIT_EXCEEDED is a rate limit.
+local kind_of_code = {
+  INVALID_STATE = "InvalidState",
+  INVALID_PARAMETER_VALUE = "InvalidParameterValue",
+  RESOURCE_DOES_NOT_EXIST = "ResourceDoesNotExist",
+  ABORTED = "Aborted",
+  ALREADY_EXISTS = "AlreadyExists",
+  RESOURCE_ALREADY_EXISTS = "ResourceAlreadyExists",
+  RESOURCE_EXHAUSTED = "ResourceExhausted",
+  REQUEST_LIMIT_EXCEEDED = "RequestLimitExceeded",
+  UNKNOWN = "Unknown",
+  DATA_LOSS = "DataLoss",
+}
+
+local kind_of_status = {
+  [400] = "BadRequest",
+  [401] = "Unauthenticated",
+  [403] = "PermissionDenied",
+  [404] = "NotFound",
+  [409] = "ResourceConflict",
+  [429] = "TooManyRequests",
+  [499] = "Cancelled",
+  [500] = "InternalError",
+  [501] = "NotImplemented",
+  [503] = "TemporarilyUnavailable",
+  [504] = "DeadlineExceeded",
+}
+
+-- Whether a kind is worth another try when the error itself does not say. The nearest ancestor
+-- decides. What may have been executed is a second question: err.maybe_executed.
+local retryable_kinds = {
+  TooManyRequests = true,
+  ServiceError = true,
+  NotImplemented = false,
+  ConnectError = true,
+  TimeoutError = true,
+  OperationTimeout = false,
+  TruncatedStream = true,
+}
+
+-- Time limits that fire before anything was sent.
+local UNSENT_LIMITS = { queue = true, connect = true }
+
+local MAX_EXCERPT = 500
+
+local function load_metatable()
+  local there, task = pcall(require, "sluice.core.task")
+  return there and type(task) == "table" and task.error_metatable or {}
+end
+
+local methods = {}
+local metatable = load_metatable()
+metatable.__name = "sluice.error"
+metatable.__index = methods
+
+---Whether the value is an err table.
+---@param value any
+---@return boolean
+function errors.is(value)
+  return type(value) == "table" and getmetatable(value) == metatable
+end
+
+---Adds a kind of one's own.
+---@param kind string
+---@param parent? string
+function errors.define(kind, parent)
+  if parents[kind] ~= nil then error(("errors.define: %q exists"):format(kind), 2) end
+  if parent and parents[parent] == nil then
+    error(("errors.define: unknown parent %q"):format(parent), 2)
+  end
+  parents[kind] = parent or false
+end
+
+local function is_kind(kind, wanted)
+  while kind do
+    if kind == wanted then return true end
+    kind = parents[kind]
+  end
+  return false
+end
+
+---Whether the error is of this kind or of one below it. Raises for a kind that does not exist.
+---@param kind string
+---@return boolean
+function methods:is(kind)
+  local wanted = aliases[kind] or kind
+  if parents[wanted] == nil then
+    local near = require("sluice.options").nearest(tostring(kind), parents)
+    local hint = near and (' (did you mean "%s"?)'):format(near) or ""
+    error(('err:is: unknown kind "%s"%s'):format(tostring(kind), hint), 2)
+  end
+  return is_kind(self.kind, wanted)
+end
+
+local function default_retryable(kind)
+  while kind do
+    local known = retryable_kinds[kind]
+    if known ~= nil then return known end
+    kind = parents[kind]
+  end
+  return false
+end
+
+-- One line of text without control characters, at most MAX_EXCERPT bytes, cut between characters.
+local function excerpt(text)
+  if #text > 4 * MAX_EXCERPT then text = text:sub(1, 4 * MAX_EXCERPT) end
+  text = text:gsub("[%c\127]+", " "):gsub("^ +", "")
+  if #text <= MAX_EXCERPT then return text end
+  local stop = MAX_EXCERPT - 3
+  while stop > 0 and (text:byte(stop + 1) & 0xC0) == 0x80 do stop = stop - 1 end
+  return text:sub(1, stop) .. "..."
+end
+
+---The text as one line of at most 500 bytes, secrets masked: for quoting a body in a message.
+---@param text string
+---@return string
+function errors.excerpt(text)
+  return excerpt(secret.mask(text))
+end
+
+---Makes an err. What is not given is worked out: `retryable` and `maybe_executed` from the kind and
+---the limit, the message from the kind. A kind that is not known becomes one without a parent.
+---@param kind string
+---@param fields? table see sluice.Error
+---@return sluice.Error
+function errors.new(kind, fields)
+  local err = {}
+  if fields then
+    for name, value in pairs(fields) do err[name] = value end
+  end
+  err.kind = kind
+  if parents[kind] == nil then parents[kind] = false end
+  err.message = secret.mask(tostring(err.message or kind))
+  if err.retryable == nil then err.retryable = default_retryable(kind) end
+  if err.maybe_executed == nil then
+    local cut = is_kind(kind, "TimeoutError") and not UNSENT_LIMITS[err.limit]
+    if cut or kind == "TruncatedStream" then err.maybe_executed = true end
+  end
+  return setmetatable(err, metatable)
+end
+
+local function parenthesis(err)
+  local parts = { err.kind }
+  if err.status then parts[#parts + 1] = "HTTP " .. tostring(err.status) end
+  if err.code then parts[#parts + 1] = tostring(err.code) end
+  if err.request_id then parts[#parts + 1] = "request " .. tostring(err.request_id) end
+  local attempts = err.attempts
+  if type(attempts) == "table" and #attempts > 1 then
+    parts[#parts + 1] = ("after %d attempts"):format(#attempts)
+  end
+  return table.concat(parts, ", ")
+end
+
+function metatable.__tostring(err)
+  local where = err.operation and tostring(err.operation) or ""
+  if err.object then where = (where .. " " .. tostring(err.object)):gsub("^ ", "") end
+  if where ~= "" then where = where .. ": " end
+  local text = ("%s%s (%s)"):format(where, tostring(err.message or err.kind), parenthesis(err))
+  if err.cause ~= nil then text = text .. "; because: " .. tostring(err.cause) end
+  return secret.mask(text)
+end
+
+function metatable.__concat(a, b)
+  return tostring(a) .. tostring(b)
+end
+
+---The error as a plain table for JSON: no response, no object of ours, texts masked and bounded.
+---@param err sluice.Error
+---@return table
+function errors.to_table(err)
+  local plain = {}
+  for _, name in ipairs { "kind", "operation", "object", "message", "code", "request_id", "limit" } do
+    if err[name] ~= nil then plain[name] = errors.excerpt(tostring(err[name])) end
+  end
+  for _, name in ipairs { "status", "retryable", "retry_after" } do plain[name] = err[name] end
+  if type(err.attempts) == "table" and #err.attempts > 0 then plain.attempts = #err.attempts end
+  if err.cause ~= nil then plain.cause = errors.excerpt(tostring(err.cause)) end
+  return plain
+end
+
+---The kind for a status and a wire code.
+---@param status integer
+---@param code? string
+---@return string
+function errors.kind_of(status, code)
+  local kind = kind_of_code[code] or kind_of_status[status]
+  return kind or (status >= 500 and status <= 599 and "ServiceError") or "APIError"
+end
+
+local function retryable_answer(status, kind, res)
+  local word = res.headers["x-should-retry"]
+  if word == "true" then return true end
+  if word == "false" then return false end
+  if status == 408 or status == 425 then return true end
+  if status == 505 then return false end
+  return default_retryable(kind)
+end
+
+---The err that an answer means, whatever its body looks like; for any status that is no success.
+---Reads the body, and so may wait when it is streamed.
+---@param res sluice.Response
+---@param context? table fields to add: `operation`, `object`, ...
+---@return sluice.Error
+function errors.from_response(res, context)
+  local body, failure = res:text()
+  local wire = require("sluice.wire_error")
+  local found = wire.read(res, body or "")
+  local kind = errors.kind_of(res.status, found.code)
+  local fields = {
+    status = res.status,
+    code = found.code,
+    message = errors.excerpt(found.message),
+    details = found.details,
+    request_id = res.headers["x-request-id"] or res.headers["x-databricks-request-id"],
+    retry_after = wire.retry_after(res, found.details),
+    retryable = retryable_answer(res.status, kind, res),
+    response = res,
+    cause = failure,
+  }
+  for name, value in pairs(context or {}) do fields[name] = value end
+  local err = errors.new(kind, fields)
+  local facts = meta.get(res)
+  if facts.timing then meta.set(err, { timing = facts.timing }) end
+  return err
+end
+
+return errors

@@ -1,0 +1,30 @@
+-- SPDX-License-Identifier: MIT
+-- What we know about a value without writing into it: timing, attempts, ids of a response.
+
+local meta = {}
+
+-- An entry lives as long as its object does.
+local facts = setmetatable({}, { __mode = "k" })
+
+---Adds facts about an object; those of the same name are replaced.
+---@param object table|userdata|function
+---@param more table
+---@return table|userdata|function object
+function meta.set(object, more)
+  local kept = facts[object]
+  if not kept then
+    kept = {}
+    facts[object] = kept
+  end
+  for name, value in pairs(more) do kept[name] = value end
+  return object
+end
+
+---The facts about an object; an empty table when nothing is known.
+---@param object any
+---@return table facts `timing`, `request_id`, `status`, `attempts`, ...; what is there depends on the object
+function meta.get(object)
+  return object ~= nil and facts[object] or {}
+end
+
+return meta
