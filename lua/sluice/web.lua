@@ -1,0 +1,288 @@
+-- SPDX-License-Identifier: MIT
+-- Web apps: routes and handlers, served over a socket (app:listen) or in process (app:handle).
+
+local errors = require "sluice.errors"
+local failure = require "sluice.web.failure"
+local headers = require "sluice.headers"
+local options = require "sluice.options"
+local requests = require "sluice.web.request"
+local response = require "sluice.response"
+local results = require "sluice.web.result"
+local routers = require "sluice.web.router"
+
+local web = {}
+
+---@class sluice.web.App a set of routes; also a transport
+local methods = {}
+local metatable = { __name = "sluice.web.app", __index = methods }
+
+local APP_OPTIONS = { max_body = "integer?" }
+
+-- A body larger than this has no place in an API; a chat with images stays far below.
+local MAX_BODY = 8 << 20
+
+-- Makes ids such as "5f2c9a01-1d": random for each app, counted within it.
+local function id_maker()
+  local prefix, count = ("%08x-"):format(math.random(0) & 0xffffffff), 0
+  return function()
+    count = count + 1
+    return prefix .. ("%x"):format(count)
+  end
+end
+
+---Makes an app without routes. Never waits.
+---@param given? { max_body?: integer } `max_body`: bytes of a request body, 8 MiB by default; more is answered with 413
+---@return sluice.web.App
+function web.app(given)
+  given = options.check("web.app", given, APP_OPTIONS)
+  return setmetatable({
+    _router = routers.new(),
+    _middleware = {},
+    _max_body = given.max_body or MAX_BODY,
+    _fresh_id = id_maker(),
+  }, metatable)
+end
+
+local function add_route(app, method, pattern, handler)
+  options.argument("app:route", "path", pattern, "string", 4)
+  options.argument("app:route", "handler", handler, "callable", 4)
+  local problem = app._router:add(method, pattern, handler)
+  if problem then error(problem, 3) end
+end
+
+---Registers a handler for GET, and for HEAD where that has none. Chainable.
+---@param path string "/a/:name/b"; "/*" at its end takes the rest. A literal segment goes before a parameter, and that before "/*"
+---@param handler fun(request: sluice.web.Request): sluice.web.Result|string|sluice.Response|nil, table?
+---@return sluice.web.App
+function methods:get(path, handler)
+  add_route(self, "GET", path, handler)
+  return self
+end
+
+---As get, for POST.
+---@param path string
+---@param handler fun(request: sluice.web.Request): any, table?
+---@return sluice.web.App
+function methods:post(path, handler)
+  add_route(self, "POST", path, handler)
+  return self
+end
+
+---As get, for PUT.
+---@param path string
+---@param handler fun(request: sluice.web.Request): any, table?
+---@return sluice.web.App
+function methods:put(path, handler)
+  add_route(self, "PUT", path, handler)
+  return self
+end
+
+---As get, for PATCH.
+---@param path string
+---@param handler fun(request: sluice.web.Request): any, table?
+---@return sluice.web.App
+function methods:patch(path, handler)
+  add_route(self, "PATCH", path, handler)
+  return self
+end
+
+---As get, for DELETE.
+---@param path string
+---@param handler fun(request: sluice.web.Request): any, table?
+---@return sluice.web.App
+function methods:delete(path, handler)
+  add_route(self, "DELETE", path, handler)
+  return self
+end
+
+---As get, for HEAD alone.
+---@param path string
+---@param handler fun(request: sluice.web.Request): any, table?
+---@return sluice.web.App
+function methods:head(path, handler)
+  add_route(self, "HEAD", path, handler)
+  return self
+end
+
+---As get, for OPTIONS; without one, OPTIONS is answered with 204 and Allow.
+---@param path string
+---@param handler fun(request: sluice.web.Request): any, table?
+---@return sluice.web.App
+function methods:options(path, handler)
+  add_route(self, "OPTIONS", path, handler)
+  return self
+end
+
+---As get, for every method that has no handler of its own at this path.
+---@param path string
+---@param handler fun(request: sluice.web.Request): any, table?
+---@return sluice.web.App
+function methods:any(path, handler)
+  add_route(self, "*", path, handler)
+  return self
+end
+
+---Wraps all handlers, the answers to unknown paths too. The first middleware is the outermost.
+---What `next(request)` returns is a table { status, headers, body } whose headers may be changed,
+---or nil and err; a handler's raise passes through it.
+---@param middleware fun(next: function): fun(request: sluice.web.Request): any, table?
+---@return sluice.web.App
+function methods:use(middleware)
+  options.argument("app:use", "middleware", middleware, "callable")
+  self._middleware[#self._middleware + 1] = middleware
+  self._chain = nil
+  return self
+end
+
+local function no_route(request, allow)
+  if not allow and request.target == "*" and request.method == "OPTIONS" then return { status = 204 } end
+  if not allow then
+    return { status = 404, json = failure.body("NotFound", "nothing is at " .. request.path) }
+  end
+  if request.method == "OPTIONS" then return { status = 204, headers = { allow = allow } } end
+  local message = ("%s is not allowed at %s"):format(request.method, request.path)
+  return { status = 405, headers = { allow = allow }, json = failure.body("MethodNotAllowed", message) }
+end
+
+-- The innermost of the chain: finds the handler and calls it.
+local function dispatch(app, request)
+  local path = request.path
+  if path:find("%", 1, true) and not routers.decode(path) then
+    local message = "a % in the path is not followed by two hexadecimal digits"
+    return { status = 400, json = failure.body("MalformedRequest", message) }
+  end
+  local route, more = app._router:find(request.method, path)
+  if not route then return no_route(request, more) end
+  request.params, request.route = more, route.pattern
+  return route.handler(request)
+end
+
+local function chain_of(app)
+  local function innermost(request) return dispatch(app, request) end
+  if #app._middleware == 0 then return innermost end
+  local chain = function(request)
+    local given, err = innermost(request)
+    if given == nil and err ~= nil then return nil, err end
+    return results.open(results.normalise(given))
+  end
+  for index = #app._middleware, 1, -1 do
+    local inner = app._middleware[index](chain)
+    chain = index == 1 and inner or function(request)
+      local given, err = inner(request)
+      if given == nil and err ~= nil then return nil, err end
+      return results.open(results.normalise(given))
+    end
+  end
+  return chain
+end
+
+-- Runs as the message handler: an err stays what it is, a fault of the program gets its traceback.
+local function trace(raised)
+  if errors.is(raised) then return raised end
+  return { fault = debug.traceback(tostring(raised), 2) }
+end
+
+local function log_failure(request, status, text)
+  require("sluice.log").error("a request failed", {
+    request_id = request.id, method = request.method, path = request.path, status = status, error = text,
+  })
+end
+
+local function fault(request, text)
+  log_failure(request, 500, text)
+  return results.normalise {
+    status = 500,
+    json = failure.body("InternalError", "the server failed; its log tells more under " .. request.id),
+  }
+end
+
+local function failed(request, err)
+  if not errors.is(err) then return fault(request, tostring(err)) end
+  local normal = results.normalise(failure.result(err))
+  if normal.status >= 500 then log_failure(request, normal.status, tostring(err)) end
+  return normal
+end
+
+local function answer(app, request)
+  local chain = app._chain
+  if not chain then
+    chain = chain_of(app)
+    app._chain = chain
+  end
+  local given, err = chain(request)
+  if given == nil and err ~= nil then return nil, err end
+  return results.normalise(given)
+end
+
+---Runs the handler for a request, in this task. For those who serve an app; a client calls handle.
+---@param request sluice.web.Request
+---@return table normal { status, headers, body, type, close }; raises only cancellation
+function methods:run(request)
+  local ok, normal, err = xpcall(answer, trace, self, request)
+  if ok then return normal or failed(request, err) end
+  if normal.fault then return fault(request, normal.fault) end
+  if normal.kind == "TaskCancelled" then error(normal, 0) end
+  return failed(request, normal)
+end
+
+-- Whether err is the world's, to be returned; cancellation and faults go on as they are.
+local function caught(iterator)
+  local ok, piece, err = pcall(iterator)
+  if ok then return piece, err end
+  if errors.is(piece) and piece.kind ~= "TaskCancelled" then return nil, piece end
+  error(piece, 0)
+end
+
+local function reader_of(body)
+  return function()
+    local piece, err
+    repeat piece, err = caught(body) until piece ~= ""
+    return piece, err
+  end
+end
+
+local CLIENT_REQUEST = {
+  method = "string?", url = "string?", path = "string?", headers = "table?", body = "string|function?",
+  json = "any?", deadline = "any?", timeout = "any?", stream = "any?",
+}
+
+local function with_json_body(given)
+  if given.json == nil then return given end
+  local copy = {}
+  for key, value in pairs(given) do copy[key] = value end
+  copy.body = assert(require("sluice.json").encode(given.json))
+  copy.headers = headers.new(given.headers)
+  if not copy.headers["content-type"] then copy.headers["content-type"] = "application/json" end
+  return copy
+end
+
+---Answers a request in process: the app as a transport. The handler runs in the task that calls, so
+---that its cancellation and its deadline are the handler's. Waits as the handler does.
+---@param given { method?: string, url?: string, path?: string, headers?: table, body?: string|fun(): string?, json?: any } one of url and path is needed; a header's value may be a sluice.secret and arrives as one
+---@return sluice.Response? response whatever the handler did, a response; its body is read through methods
+---@return table? err
+function methods:handle(given)
+  options.check("app:handle", given, CLIENT_REQUEST)
+  if not given.url and not given.path then error("app:handle: one of url and path is needed", 2) end
+  local request = requests.from_client(with_json_body(given), self._fresh_id, self._max_body)
+  local normal = self:run(request)
+  local fields = headers.new(normal.headers)
+  if normal.type and not fields["content-type"] then fields["content-type"] = normal.type end
+  fields["x-request-id"] = request.id
+  local body, close = normal.body, normal.close
+  if type(body) == "string" and normal.status ~= 204 then fields["content-length"] = tostring(#body) end
+  if request.method == "HEAD" or normal.status == 204 or normal.status == 304 then
+    if close then close() end
+    body, close = "", nil
+  end
+  local whole = type(body) == "string"
+  return response.new {
+    status = normal.status,
+    headers = fields,
+    body = whole and body or nil,
+    read = not whole and reader_of(body) or nil,
+    close = close,
+  }
+end
+
+return web

@@ -1,0 +1,78 @@
+-- SPDX-License-Identifier: MIT
+-- What a handler may return, brought to one shape: { status, headers, body, type }.
+
+local headers = require "sluice.headers"
+local response = require "sluice.response"
+
+local result = {}
+
+---@class sluice.web.Result
+---@field status? integer default 200, or 204 where there is no body
+---@field headers? table as for sluice.headers.new
+---@field json? any a value to encode
+---@field body? string|fun(): string? all of it, or an iterator of its pieces; it may wait, raise err, or return nil and err
+---@field close? fun() called once when an iterator is not needed any more, however it ended
+
+local TEXT = "text/plain; charset=utf-8"
+local JSON = "application/json"
+
+-- Fields that belong to one connection (RFC 9110, 7.6.1) and do not pass through us.
+local HOP_BY_HOP = {
+  ["connection"] = true, ["keep-alive"] = true, ["proxy-authenticate"] = true,
+  ["proxy-authorization"] = true, ["proxy-connection"] = true, ["te"] = true, ["trailer"] = true,
+  ["transfer-encoding"] = true, ["upgrade"] = true, ["content-length"] = true, ["date"] = true,
+}
+
+local function pass_on(from)
+  local kept = {}
+  for name, value in pairs(from.headers) do
+    if not HOP_BY_HOP[name:lower()] then kept[#kept + 1] = { name, value } end
+  end
+  return {
+    status = from.status,
+    headers = headers.new(kept),
+    body = function() return from:read() end,
+    close = function() from:close() end,
+  }
+end
+
+local function of_table(given)
+  local status, body, kind = given.status, given.body, nil
+  if given.json ~= nil then
+    local err
+    body, err = require("sluice.json").encode(given.json)
+    if not body then error(("the handler's json cannot be encoded: %s"):format(tostring(err)), 0) end
+    kind = JSON
+  end
+  if status == nil then status = 200 end
+  if math.type(status) ~= "integer" or status < 200 or status > 599 then
+    error(("a handler's status is an integer from 200 to 599, got %s"):format(tostring(status)), 0)
+  end
+  if body ~= nil and type(body) ~= "string" and type(body) ~= "function" then
+    error(("a handler's body is a string or an iterator, got a %s"):format(type(body)), 0)
+  end
+  return { status = status, headers = given.headers, body = body or "", type = kind, close = given.close }
+end
+
+---Brings what a handler returned to one shape. Raises plain text where a handler's author went wrong.
+---@param given any
+---@return table
+function result.normalise(given)
+  if type(given) == "string" then return { status = 200, body = given, type = TEXT } end
+  if response.is(given) then return pass_on(given) end
+  if type(given) == "table" then return of_table(given) end
+  error(("a handler returned %s: it returns a table, a text, or nil and err"):format(
+    given == nil and "nothing" or "a " .. type(given)), 0)
+end
+
+---For middleware: the same with headers as an object of its own, so that it may be changed.
+---@param normal table from normalise
+---@return table
+function result.open(normal)
+  local fields = headers.new(normal.headers)
+  if normal.type and not fields["content-type"] then fields["content-type"] = normal.type end
+  normal.headers, normal.type = fields, nil
+  return normal
+end
+
+return result
