@@ -17,7 +17,7 @@ function files.find(folder, ...)
   for path in pipe:lines() do
     for _, suffix in ipairs(suffixes) do
       if path:sub(-#suffix) == suffix then
-        found[#found + 1] = path
+        found[#found + 1] = path:gsub("^%./", "")
         break
       end
     end
