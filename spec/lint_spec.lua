@@ -143,7 +143,7 @@ describe("lint", function()
       write("runtime/core/loop.c", '#include <ev.h>\n#include "core.h"\n#include "core/internal.h"\n')
       write("runtime/modules/http/http.c",
         '#include <curl/curl.h>\n#include "http.h"\n#include "core/core.h"\n#include "../digest/digest.h"\n')
-      write("runtime/host/main.c", '#include "sluice.h"\n#include <stdio.h>\nconst char *a = "sluice.http";\n')
+      write("runtime/host/main.c", '#include "sluice.h"\n#include <time.h>\nconst char *a = "sluice.http";\n')
       write("runtime/modules/task.c",
         'luaL_newmetatable(L, "sluice.http");\nluaL_requiref(L, "sluice.core.http");\n')
       assert_clean("layers")
