@@ -1,0 +1,133 @@
+-- SPDX-License-Identifier: MIT
+-- The command `sluice emulate`: reads its arguments, starts an emulator and serves until it is stopped.
+
+local emulator = require "sluice.emulator"
+local log = require "sluice.log"
+local task = require "sluice.task"
+
+local usage <const> = [[
+usage: sluice emulate [--listen HOST:PORT] [--latency MS] [--deploy-time S]
+                      [--upstream URL] [--model FILE.lua]...
+
+Serves an emulated model serving workspace and prints its address as one line on
+standard output once it accepts connections. Any bearer token is accepted.
+
+  --listen HOST:PORT   default 127.0.0.1:0, a free port
+  --latency MS         wait before each answer to a query; default 0
+  --deploy-time S      seconds from create to READY; default 1
+  --upstream URL       an OpenAI-compatible server (such as http://127.0.0.1:8000/v1)
+                       that answers text and embeddings; its key, where it needs
+                       one, is read from SLUICE_UPSTREAM_KEY
+  --model FILE.lua     a model of your own under the file's name; the file returns
+                       function(request, context) -> response | text | nil, err
+]]
+
+-- How long a stopping server lets answers under way come to their end, in seconds.
+local stop_grace <const> = 5
+
+local readers = {}
+
+readers["--listen"] = function(settings, value)
+  if not value:find("^.+:%d+$") then return nil, "--listen needs HOST:PORT, got " .. value end
+  settings.listen = value
+  return true
+end
+
+local function seconds_reader(name, key, unit)
+  return function(settings, value)
+    local number = tonumber(value)
+    if not number or number < 0 or number == math.huge or number ~= number then
+      return nil, ("%s needs a number of at least 0, got %s"):format(name, value)
+    end
+    settings[key] = number * unit
+    return true
+  end
+end
+
+readers["--latency"] = seconds_reader("--latency", "latency", 0.001)
+readers["--deploy-time"] = seconds_reader("--deploy-time", "deploy_time", 1)
+
+readers["--upstream"] = function(settings, value)
+  if not value:find("^https?://[^/]") then
+    return nil, "--upstream needs an http or https URL, got " .. value
+  end
+  settings.upstream = value
+  return true
+end
+
+readers["--model"] = function(settings, value)
+  local name = value:match("([^/]+)$"):gsub("%.lua$", "")
+  local chunk, problem = loadfile(value)
+  if not chunk then return nil, "--model: " .. problem end
+  local ok, model = pcall(chunk)
+  if not ok then return nil, ("--model: %s failed: %s"):format(value, tostring(model)) end
+  if type(model) ~= "function" then
+    return nil, ("--model: %s must return a function, got a %s"):format(value, type(model))
+  end
+  settings.models[name] = model
+  return true
+end
+
+local function read_arguments(arguments)
+  local settings, index = { models = {} }, 1
+  while index <= #arguments do
+    local name, value = arguments[index]:match("^(%-%-[%w-]+)=(.*)$")
+    name = name or arguments[index]
+    if name == "--help" then return { help = true } end
+    local reader = readers[name]
+    if not reader then return nil, "unknown argument " .. name end
+    if not value then
+      index = index + 1
+      value = arguments[index]
+    end
+    if not value or value == "" then return nil, name .. " needs a value" end
+    local ok, problem = reader(settings, value)
+    if not ok then return nil, problem end
+    index = index + 1
+  end
+  return settings
+end
+
+local function serve(server)
+  local ok, err = pcall(server.serve, server)
+  -- Whatever ended it, what is under way is answered; a cancelled task may still wait here.
+  task.shield(function() server:stop(stop_grace) end)
+  if not ok then error(err, 0) end
+end
+
+local function run(settings)
+  local emulated = emulator.new {
+    deploy_time = settings.deploy_time,
+    latency = settings.latency,
+    models = settings.models,
+    upstream = settings.upstream,
+    upstream_key = settings.upstream and os.getenv "SLUICE_UPSTREAM_KEY",
+  }
+  local server, err = emulated:listen(settings.listen)
+  if not server then
+    io.stderr:write("sluice emulate: ", tostring(err), "\n")
+    return 1
+  end
+  local address = "http://" .. server.address
+  io.stdout:write(address, "\n")
+  io.stdout:flush()
+  log.info("this is an emulator: its endpoints and answers are not a real workspace's", { address = address })
+  serve(server)
+  return 0
+end
+
+---Runs the command. Waits until the server is stopped.
+---@param arguments string[] what follows `emulate`
+---@return integer status 0 done, 1 failed, 2 bad usage
+return function(arguments)
+  local settings, problem = read_arguments(arguments)
+  if not settings then
+    io.stderr:write("sluice emulate: ", problem, "\nsluice emulate --help lists the arguments\n")
+    return 2
+  end
+  if settings.help then
+    io.stdout:write(usage)
+    return 0
+  end
+  return run(settings)
+end

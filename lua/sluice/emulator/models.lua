@@ -1,0 +1,118 @@
+-- SPDX-License-Identifier: MIT
+-- Which model answers a request, and how it is asked.
+--
+-- A served entity whose name ends (after its last dot) in the name of a model is that model. Any other entity answers
+-- each request by its kind: text with the n-gram model (or the upstream, where one is set), `input` with the
+-- embedding model, tables with the tabular model.
+
+local echo = require "sluice.emulator.models.echo"
+local embedding = require "sluice.emulator.models.embedding"
+local ngram = require "sluice.emulator.models.ngram"
+local tabular = require "sluice.emulator.models.tabular"
+local text = require "sluice.emulator.text"
+local user = require "sluice.emulator.models.user"
+local wire = require "sluice.emulator.wire"
+
+local models = {}
+
+---@class sluice.emulator.model
+---@field name string
+---@field label string what answers call it; it says that this is an emulator
+---@field task string|nil the task of an endpoint that serves it
+---@field kinds table<string, boolean>|nil the kinds of request it can answer; nil is any
+---@field generate nil|fun(request: table): fun(): string|nil, string|nil text models: pieces
+---@field answer nil|fun(body: table, context: table): table|nil, table|nil other models: whole answers
+
+local function built_in()
+  local text_kinds = { chat = true, completion = true }
+  return {
+    echo = { kinds = text_kinds, task = "llm/v1/chat", generate = echo.generate },
+    ngram = {
+      kinds = text_kinds,
+      task = "llm/v1/chat",
+      generate = ngram.generate,
+      default_max_tokens = ngram.default_max_tokens,
+    },
+    embedding = { kinds = { embedding = true }, task = "llm/v1/embeddings", answer = embedding.answer },
+    tabular = { kinds = { table = true }, answer = tabular.answer },
+  }
+end
+
+local by_kind = { chat = "ngram", completion = "ngram", embedding = "embedding", table = "tabular" }
+
+local methods = {}
+local metatable = { __index = methods, __name = "sluice.emulator.models" }
+
+---The models of an emulator.
+---@param given table<string, function> the user's models: function(request, context) -> response | text | nil, err
+---@param upstream sluice.emulator.model|nil answers text and embeddings where the entity's name says nothing
+---@return table registry
+function models.new(given, upstream)
+  local known = built_in()
+  for name, model in pairs(known) do
+    model.name, model.label = name, "sluice-emulator-" .. name
+  end
+  for name, run in pairs(given) do known[name] = user.new(name, run) end
+  return setmetatable({ known = known, upstream = upstream }, metatable)
+end
+
+-- The name by which an entity says what it serves.
+local function model_name(entity)
+  if entity.external_model then return entity.external_model.name end
+  return entity.entity_name:match("[^.]*$")
+end
+
+---The model that a served entity's name asks for.
+---@param entity table a served entity
+---@return sluice.emulator.model|nil model nil where the name says nothing
+function methods:named(entity) return self.known[model_name(entity)] end
+
+---The kind of a request, by the keys in its body.
+---@param body table
+---@return "chat"|"completion"|"embedding"|"table" kind a body without any known key is a (bad) table
+function models.kind_of(body)
+  if wire.given(body.messages) ~= nil then return "chat" end
+  if wire.given(body.prompt) ~= nil then return "completion" end
+  if wire.given(body.input) ~= nil then return "embedding" end
+  return "table"
+end
+
+function methods:choose(entity, kind)
+  local named = self:named(entity)
+  if named then return named end
+  if self.upstream and self.upstream.kinds[kind] then return self.upstream end
+  return self.known[by_kind[kind]]
+end
+
+local kind_names = {
+  chat = "chat requests",
+  completion = "completion requests",
+  embedding = "embedding requests",
+  table = "requests without messages, prompt or input",
+}
+
+---Answers a request.
+---@param entity table the served entity that the traffic split chose
+---@param kind string|nil as a path fixes it; else the body decides
+---@param body table the decoded body
+---@param endpoint string the endpoint's name
+---@return table|nil response
+---@return sluice.emulator.refusal|nil
+function methods:answer(entity, kind, body, endpoint)
+  kind = kind or models.kind_of(body)
+  local model = self:choose(entity, kind)
+  if model.kinds and not model.kinds[kind] then
+    return wire.bad_request("Bad request: the model %s does not take %s.", model.name, kind_names[kind])
+  end
+  if model.generate then return text.answer(model, kind, body) end
+  return model.answer(body, {
+    kind = kind,
+    endpoint = endpoint,
+    served_entity = entity.name,
+    entity = entity,
+    label = model.label,
+    upstream_model = model_name(entity),
+  })
+end
+
+return models

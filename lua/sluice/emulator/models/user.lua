@@ -1,0 +1,67 @@
+-- SPDX-License-Identifier: MIT
+-- A model that the user wrote: a Lua file that returns function(request, context) -> response | text | nil, err.
+
+local errors = require "sluice.errors"
+local text = require "sluice.emulator.text"
+local tokens = require "sluice.emulator.tokens"
+local wire = require "sluice.emulator.wire"
+
+local user = {}
+
+-- A model's error that carries a status chooses its answer; any other is the model's fault, 400 as a served model's.
+local function refused(err)
+  if type(err) == "table" and math.type(err.status) == "integer" then
+    local code = err.error_code or err.code or (err.status >= 500 and "INTERNAL_ERROR" or "BAD_REQUEST")
+    local _, refusal = wire.refuse(err.status, tostring(code), "%s", tostring(err.message or err))
+    refusal.retry_after = tonumber(err.retry_after)
+    return nil, refusal
+  end
+  return wire.bad_request("%s", tostring(err or "the model gave no answer"))
+end
+
+-- A text becomes an answer in the shape that the request asks for.
+local function of_text(model, body, context, content)
+  if context.kind ~= "chat" and context.kind ~= "completion" then return { predictions = { content } } end
+  local request, refusal = text.read(context.kind, body)
+  if not request then return nil, refusal end
+  local choices = { { content = content, reason = "stop" } }
+  return text.response(context.kind, model.label, choices, request.prompt_tokens)
+end
+
+local function keep_err(err)
+  -- Cancellation and deadlines go on their way untouched; anything else is the model's own error.
+  if errors.is(err) then return err end
+  -- What lies below the call is ours and says nothing to the model's author.
+  local trace = debug.traceback(tostring(err), 2):gsub("\n%s*%[C%]: in function 'xpcall'.*$", "")
+  return { traceback = trace }
+end
+
+local function call(run, body, context)
+  local ok, answer, err = xpcall(run, keep_err, body, context)
+  if ok then return answer, err end
+  if errors.is(answer) then error(answer, 0) end
+  return nil, answer.traceback
+end
+
+---A model of a user's function.
+---@param name string
+---@param run fun(request: table, context: table): table|string|nil, any
+---@return table model
+function user.new(name, run)
+  local model = { name = name, label = "sluice-emulator-" .. name }
+
+  function model.answer(body, context)
+    if wire.given(body.stream) then
+      return wire.invalid("This emulator does not stream yet: send the request without stream.")
+    end
+    context.count_tokens = tokens.count
+    local answer, err = call(run, body, context)
+    if type(answer) == "string" then return of_text(model, body, context, answer) end
+    if type(answer) == "table" then return answer end
+    return refused(err)
+  end
+
+  return model
+end
+
+return user

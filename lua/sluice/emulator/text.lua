@@ -1,0 +1,240 @@
+-- SPDX-License-Identifier: MIT
+-- Chat and completion requests for models that generate text piece by piece: reading the request, the limits of
+-- max_tokens and stop, and the shape of the answer.
+
+local json = require "sluice.json"
+local tokens = require "sluice.emulator.tokens"
+local wire = require "sluice.emulator.wire"
+
+local text = {}
+
+local most_choices <const> = 5 -- n is 1 to 5
+local most_tokens <const> = 1 << 20 -- a bound for a mistyped max_tokens, beyond any answer of these models
+
+local function number(body, name, low, high, default)
+  local value = wire.given(body[name])
+  if value == nil then return default end
+  if type(value) ~= "number" or value < low or value > high then
+    return wire.invalid("%s must be a number from %g to %g.", name, low, high)
+  end
+  return value
+end
+
+local function integer(body, name, low, high, default)
+  local value = wire.given(body[name])
+  if value == nil then return default end
+  local whole = math.tointeger(value)
+  if not whole or whole < low or whole > high then
+    return wire.invalid("%s must be a whole number from %d to %d.", name, low, high)
+  end
+  return whole
+end
+
+local function stops(body)
+  local value = wire.given(body.stop)
+  if value == nil then return {} end
+  if type(value) == "string" then value = { value } end
+  if not wire.is_list(value) then return wire.invalid("stop must be a string or a list of strings.") end
+  for _, stop in ipairs(value) do
+    if type(stop) ~= "string" or stop == "" then
+      return wire.invalid("stop must hold strings that are not empty.")
+    end
+  end
+  return value
+end
+
+-- The text of a message: a string, or the text parts of a list of parts.
+local function content_text(content)
+  content = wire.given(content)
+  if content == nil then return "" end
+  if type(content) == "string" then return content end
+  if not wire.is_list(content) then return nil end
+  local parts = {}
+  for _, part in ipairs(content) do
+    if type(part) ~= "table" then return nil end
+    if type(part.text) == "string" then parts[#parts + 1] = part.text end
+  end
+  return table.concat(parts, "\n")
+end
+
+local function read_messages(body, request)
+  local messages = wire.given(body.messages)
+  if not wire.is_list(messages) or #messages == 0 then
+    return wire.bad_request("Bad request: messages must be a list of at least one message.")
+  end
+  for index, message in ipairs(messages) do
+    if type(message) ~= "table" or type(message.role) ~= "string" then
+      return wire.bad_request("Bad request: messages[%d] must be an object with a role.", index - 1)
+    end
+    local content = content_text(message.content)
+    if not content then
+      return wire.bad_request("Bad request: messages[%d].content must be a string or a list.", index - 1)
+    end
+    request.prompt_tokens = request.prompt_tokens + tokens.count(content)
+    if message.role == "user" then request.text = content end
+  end
+  return request
+end
+
+local function read_prompt(body, request)
+  local prompt = wire.given(body.prompt)
+  if wire.is_list(prompt) and #prompt == 1 then prompt = prompt[1] end
+  if type(prompt) ~= "string" then
+    return wire.bad_request("Bad request: prompt must be a string, or a list of one string.")
+  end
+  request.text = prompt
+  request.prompt_tokens = tokens.count(prompt)
+  return request
+end
+
+local function read_knobs(body, request, default_max_tokens)
+  local refusal
+  local function keep(name, value, why)
+    request[name] = value
+    refusal = refusal or why
+  end
+  keep("temperature", number(body, "temperature", 0, 2, 1))
+  keep("top_p", number(body, "top_p", 0, 1, 1))
+  keep("n", integer(body, "n", 1, most_choices, 1))
+  keep("seed", integer(body, "seed", math.mininteger, math.maxinteger, wire.seed()))
+  keep("stop", stops(body))
+  local limit = wire.given(body.max_tokens) ~= nil and "max_tokens" or "max_completion_tokens"
+  keep("max_tokens", integer(body, limit, 1, most_tokens, default_max_tokens))
+  request.ignore_eos = body.ignore_eos == true
+  if refusal then return nil, refusal end
+  return request
+end
+
+---Reads a chat or completion request.
+---@param kind "chat"|"completion"
+---@param body table the decoded body
+---@param default_max_tokens integer|nil when the body sets none; nil is no limit
+---@return table|nil request `kind`, `text`, `prompt_tokens`, `temperature`, `top_p`, `n`, `seed`, `stop`, `max_tokens`, `ignore_eos`
+---@return sluice.emulator.refusal|nil
+function text.read(kind, body, default_max_tokens)
+  local request = { kind = kind, body = body, text = "", prompt_tokens = 0 }
+  if wire.given(body.stream) then
+    return wire.invalid("This emulator does not stream yet: send the request without stream.")
+  end
+  local ok, refusal = (kind == "chat" and read_messages or read_prompt)(body, request)
+  if not ok then return nil, refusal end
+  return read_knobs(body, request, default_max_tokens)
+end
+
+-- The place where the first of the stop strings begins.
+local function find_stop(buffer, stop)
+  local first
+  for _, s in ipairs(stop) do
+    local at = buffer:find(s, 1, true)
+    if at and (not first or at < first) then first = at end
+  end
+  return first
+end
+
+-- How many bytes at the end of the buffer may be the beginning of a stop string.
+local function held_back(buffer, stop)
+  local most = 0
+  for _, s in ipairs(stop) do
+    for length = math.min(#s - 1, #buffer), most + 1, -1 do
+      if buffer:sub(-length) == s:sub(1, length) then
+        most = length
+        break
+      end
+    end
+  end
+  return most
+end
+
+---Bounds a generation by max_tokens and the stop strings; what may be the beginning of a stop string is held back.
+---@param generate fun(): string|nil, string|nil the model's pieces; at the end `nil` and the finish reason
+---@param request table `max_tokens` and `stop`, as `text.read` gives them
+---@return fun(): string|nil, string|nil next pieces of text (some may be ""); at the end `nil` and the finish reason
+function text.bounded(generate, request)
+  local buffer, count, reason = "", 0, nil
+  return function()
+    if reason then return nil, reason end
+    local piece, ended
+    if count == request.max_tokens then
+      ended = "length"
+    else
+      piece, ended = generate()
+    end
+    if not piece then
+      reason = ended
+      return buffer
+    end
+    count = count + 1
+    buffer = buffer .. piece
+    local at = find_stop(buffer, request.stop)
+    if at then
+      reason = "stop"
+      return buffer:sub(1, at - 1)
+    end
+    local held = held_back(buffer, request.stop)
+    local out = buffer:sub(1, #buffer - held)
+    buffer = buffer:sub(#buffer - held + 1)
+    return out
+  end
+end
+
+local function collect(next_piece)
+  local pieces = {}
+  while true do
+    local piece, reason = next_piece()
+    if not piece then return table.concat(pieces), reason end
+    pieces[#pieces + 1] = piece
+  end
+end
+
+local function choice(kind, index, content, reason)
+  if kind == "completion" then
+    return { index = index, text = content, logprobs = json.null, finish_reason = reason }
+  end
+  return { index = index, message = { role = "assistant", content = content }, finish_reason = reason }
+end
+
+---An answer in the shape of chat and completion answers.
+---@param kind "chat"|"completion"
+---@param model string the name that the answer gives its model
+---@param choices table[] `{ content=, reason= }`
+---@param prompt_tokens integer
+---@return table
+function text.response(kind, model, choices, prompt_tokens)
+  local list, completion_tokens = {}, 0
+  for index, made in ipairs(choices) do
+    list[index] = choice(kind, index - 1, made.content, made.reason)
+    completion_tokens = completion_tokens + tokens.count(made.content)
+  end
+  return {
+    id = (kind == "chat" and "chatcmpl_" or "cmpl_") .. wire.uuid(),
+    object = kind == "chat" and "chat.completion" or "text_completion",
+    created = wire.seconds(),
+    model = model,
+    choices = list,
+    usage = {
+      prompt_tokens = prompt_tokens,
+      completion_tokens = completion_tokens,
+      total_tokens = prompt_tokens + completion_tokens,
+    },
+  }
+end
+
+---Answers a request with a model that generates pieces.
+---@param model table `name`, `generate(request)`, `default_max_tokens`
+---@param kind "chat"|"completion"
+---@param body table the decoded body
+---@return table|nil response
+---@return sluice.emulator.refusal|nil
+function text.answer(model, kind, body)
+  local request, refusal = text.read(kind, body, model.default_max_tokens)
+  if not request then return nil, refusal end
+  local choices, seed = {}, request.seed
+  for index = 1, request.n do
+    request.seed = seed + index - 1
+    local content, reason = collect(text.bounded(model.generate(request), request))
+    choices[index] = { content = content, reason = reason }
+  end
+  return text.response(kind, model.label, choices, request.prompt_tokens)
+end
+
+return text

@@ -1,0 +1,88 @@
+-- SPDX-License-Identifier: MIT
+-- What every part of the emulator needs of the wire: refusals, absent values, lists, identifiers.
+--
+-- A refusal is an answer of the emulator (an HTTP status with an error body), not a failure of this program, so it is a
+-- plain table and no sluice error.
+
+local json = require "sluice.json"
+local system = require "sluice.core.system"
+
+local wire = {}
+
+---@class sluice.emulator.refusal
+---@field status integer
+---@field error_code string
+---@field message string
+---@field retry_after integer|nil seconds
+
+---A refusal, as a function's result.
+---@param status integer
+---@param code string the wire's error_code
+---@param message string a format string when more arguments follow
+---@return nil
+---@return sluice.emulator.refusal
+function wire.refuse(status, code, message, ...)
+  if select("#", ...) > 0 then message = message:format(...) end
+  return nil, { status = status, error_code = code, message = message }
+end
+
+---A refusal with status 400 and the code INVALID_PARAMETER_VALUE.
+---@param message string a format string when more arguments follow
+---@return nil
+---@return sluice.emulator.refusal
+function wire.invalid(message, ...) return wire.refuse(400, "INVALID_PARAMETER_VALUE", message, ...) end
+
+---A refusal with status 400 and the code BAD_REQUEST: how a served model says that it cannot read a request.
+---@param message string a format string when more arguments follow
+---@return nil
+---@return sluice.emulator.refusal
+function wire.bad_request(message, ...) return wire.refuse(400, "BAD_REQUEST", message, ...) end
+
+---A value of a decoded body, where JSON null counts as absent.
+---@generic T
+---@param value T
+---@return T|nil
+function wire.given(value)
+  if value == json.null then return nil end
+  return value
+end
+
+---Whether a decoded value is a JSON array. An empty object passes for an empty array.
+---@param value any
+---@return boolean
+function wire.is_list(value) return type(value) == "table" and (value[1] ~= nil or next(value) == nil) end
+
+---Whether a decoded value is a JSON object. An empty array passes for an empty object.
+---@param value any
+---@return boolean
+function wire.is_object(value) return type(value) == "table" and value[1] == nil end
+
+---Lower-case hexadecimal digits of random bytes.
+---@param bytes integer
+---@return string
+function wire.hex(bytes)
+  return (system.random(bytes):gsub(".", function(c) return ("%02x"):format(c:byte()) end))
+end
+
+---A random UUID (version 4).
+---@return string
+function wire.uuid()
+  local h = wire.hex(16)
+  local variant = ("%x"):format(8 | tonumber(h:sub(17, 17), 16) & 3)
+  local middle = ("%s-4%s-%s%s"):format(h:sub(9, 12), h:sub(14, 16), variant, h:sub(18, 20))
+  return ("%s-%s-%s"):format(h:sub(1, 8), middle, h:sub(21))
+end
+
+---A random integer for the seed of a generator.
+---@return integer
+function wire.seed() return (string.unpack("<i8", system.random(8))) end
+
+---Milliseconds since the epoch, as the wire writes time.
+---@return integer
+function wire.milliseconds() return math.floor(system.wall() * 1000) end
+
+---Seconds since the epoch, as chat answers write time.
+---@return integer
+function wire.seconds() return math.floor(system.wall()) end
+
+return wire
