@@ -150,6 +150,7 @@ describe("a text request", function()
       { stop = "three", content = "one two " },
       { stop = { "four", "two" }, content = "one " },
       { stop = "o thr", content = "one tw" },
+      { stop = { "ree", "th" }, content = "one two " },
       { stop = "one", content = "" },
       { stop = "five!", content = "one two three four, five" },
     } do
@@ -295,7 +296,8 @@ describe("the tabular model", function()
   end)
 
   it("keeps an empty answer a list", function()
-    assert.equal('{"predictions":[]}', json.encode(assert(tabular.answer { dataframe_records = {} })))
+    local answer = assert(tabular.answer { dataframe_records = json.array {} })
+    assert.equal('{"predictions":[]}', json.encode(answer))
   end)
 
   it("wants exactly one of the four keys", function()

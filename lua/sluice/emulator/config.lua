@@ -113,7 +113,8 @@ local function read_entity(input)
   local entity = {}
   for _, key in ipairs(echoed_keys) do entity[key] = wire.given(input[key]) end
   -- A version is a string on the wire; a number is taken for one.
-  if entity.entity_version ~= nil then entity.entity_version = tostring(entity.entity_version) end
+  local version = entity.entity_version
+  if version ~= nil then entity.entity_version = tostring(math.tointeger(version) or version) end
   if wire.given(input.external_model) then
     entity.external_model, refusal = read_external(input.external_model)
     if refusal then return nil, refusal end
@@ -141,7 +142,7 @@ end
 local function given_entities(input)
   local entities, models = wire.given(input.served_entities), wire.given(input.served_models)
   if entities and models then return wire.invalid("Give served_entities or served_models, not both.") end
-  local list = entities or models or {}
+  local list = entities or models or json.array {}
   if not wire.is_list(list) then return wire.invalid("served_entities must be a list.") end
   if not models then return list end
   local converted = {}

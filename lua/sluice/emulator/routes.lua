@@ -2,6 +2,7 @@
 -- The emulator's HTTP face: the serving API's paths, who may call them, and the shape of refusals.
 
 local errors = require "sluice.errors"
+local log = require "sluice.log"
 local secret = require "sluice.secret"
 local task = require "sluice.task"
 local wire = require "sluice.emulator.wire"
@@ -69,6 +70,7 @@ local function mark(emulator)
       answer.headers = answer.headers or {}
       answer.headers["server"] = emulator.server_name
       answer.headers["x-sluice-emulator"] = "true"
+      log.debug("emulator request", { method = request.method, path = request.path, status = answer.status })
       return answer
     end
   end

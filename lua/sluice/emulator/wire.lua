@@ -47,15 +47,17 @@ function wire.given(value)
   return value
 end
 
----Whether a decoded value is a JSON array. An empty object passes for an empty array.
+---Whether a value is a JSON array: one that was decoded, or a Lua table with a first element.
 ---@param value any
 ---@return boolean
-function wire.is_list(value) return type(value) == "table" and (value[1] ~= nil or next(value) == nil) end
+function wire.is_list(value)
+  return json.is_array(value) or (type(value) == "table" and value[1] ~= nil)
+end
 
----Whether a decoded value is a JSON object. An empty array passes for an empty object.
+---Whether a value is a JSON object.
 ---@param value any
 ---@return boolean
-function wire.is_object(value) return type(value) == "table" and value[1] == nil end
+function wire.is_object(value) return type(value) == "table" and not wire.is_list(value) end
 
 ---Lower-case hexadecimal digits of random bytes.
 ---@param bytes integer

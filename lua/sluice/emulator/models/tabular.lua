@@ -48,7 +48,7 @@ local function record_cells(record)
 end
 
 local function row_cells(row)
-  if type(row) == "table" and not wire.is_list(row) then return record_cells(row) end
+  if wire.is_object(row) then return record_cells(row) end
   return flatten(row, {})
 end
 
@@ -108,7 +108,7 @@ function read.inputs(inputs, body)
   end
   if type(inputs) ~= "table" then inputs = { inputs } end
   if wire.is_list(inputs) then return predict_rows(inputs, "inputs") end
-  local rows = {}
+  local rows = json.array {}
   for place, name in ipairs(sorted_names(inputs)) do
     local column = inputs[name]
     if not wire.is_list(column) then column = { column } end
