@@ -60,6 +60,9 @@ local parents = {
   TruncatedStream = "ProtocolError",
   JsonError = "ProtocolError",
 
+  QueueFull = false, -- turned away by a limit of ours, nothing was sent
+  ConfigError = false, -- host, token or profile: nothing was tried
+
   OperationFailed = false,
   OperationTimeout = "TimeoutError",
 }
@@ -77,6 +80,7 @@ local kind_of_code = {
   REQUEST_LIMIT_EXCEEDED = "RequestLimitExceeded",
   UNKNOWN = "Unknown",
   DATA_LOSS = "DataLoss",
+  PRIVATE_LINK_VALIDATION_ERROR = "PrivateLinkValidationError",
 }
 
 local kind_of_status = {
@@ -101,6 +105,7 @@ local retryable_kinds = {
   NotImplemented = false,
   ConnectError = true,
   TimeoutError = true,
+  QueueFull = true,
   OperationTimeout = false,
   TruncatedStream = true,
 }
@@ -266,16 +271,17 @@ end
 ---The err that an answer means, whatever its body looks like; for any status that is no success.
 ---Reads the body, and so may wait when it is streamed.
 ---@param res sluice.Response
----@param context? table fields to add: `operation`, `object`, ...
+---@param context? table fields to add: `operation`, `object`, ...; a `code` goes before that of the body
 ---@return sluice.Error
 function errors.from_response(res, context)
   local body, failure = res:text()
   local wire = require("sluice.wire_error")
   local found = wire.read(res, body or "")
-  local kind = errors.kind_of(res.status, found.code)
+  local code = context and context.code or found.code
+  local kind = errors.kind_of(res.status, code)
   local fields = {
     status = res.status,
-    code = found.code,
+    code = code,
     message = errors.excerpt(found.message),
     details = found.details,
     request_id = res.headers["x-request-id"] or res.headers["x-databricks-request-id"],

@@ -1,0 +1,187 @@
+-- SPDX-License-Identifier: MIT
+-- JSON calls to one server: what every endpoint and the workspace client send and read alike.
+
+local errors = require "sluice.errors"
+local meta = require "sluice.meta"
+local secret = require "sluice.secret"
+local task = require "sluice.task"
+
+local client = {}
+
+---@class sluice.endpoints.Client
+---@field base string the URL before every path, without a slash at its end
+---@field host string the authority of the base
+local methods = {}
+local metatable = { __name = "sluice.endpoints.client", __index = methods }
+
+---Splits a base URL: `scheme://authority/path`; nil and the reason when it is none.
+---@param url string
+---@return string? base without a slash at its end
+---@return string host or the reason
+function client.parse_base(url)
+  if url:find("[%c%s]") then return nil, "it holds blanks or control characters" end
+  local scheme, authority, path = url:match("^(%a[%w+.-]*)://([^/?#]+)([^?#]*)$")
+  if not scheme then return nil, "it must look like https://HOST" end
+  scheme = scheme:lower()
+  if scheme ~= "http" and scheme ~= "https" then return nil, "only http and https are spoken" end
+  if authority:find("@", 1, true) then return nil, "credentials do not belong into it" end
+  return scheme .. "://" .. authority .. path:gsub("/+$", ""), authority
+end
+
+---A path segment with everything but unreserved characters percent-encoded (RFC 3986, section 2.3).
+---@param text string
+---@return string
+function client.escape(text)
+  return (text:gsub("[^%w%-._~]", function(char) return ("%%%02X"):format(char:byte()) end))
+end
+
+---Makes a client. Without a transport it is the shared HTTP client, asked for at the first call.
+---@param given { base: string, host: string, token?: string|sluice.Secret, transport?: table, headers?: table } `token`: sent as a bearer token
+---@return sluice.endpoints.Client
+function client.new(given)
+  local fields = { ["accept"] = "application/json", ["user-agent"] = "sluice" }
+  for name, value in pairs(given.headers or {}) do fields[name] = value end
+  if given.token then fields["authorization"] = secret.join("Bearer ", given.token) end
+  return setmetatable({
+    base = given.base,
+    host = given.host,
+    -- only the real transport keeps to time limits by itself
+    honours_timeout = given.transport == nil,
+    _transport = given.transport,
+    _headers = fields,
+  }, metatable)
+end
+
+local function headers_of(self, call)
+  local fields = {}
+  for name, value in pairs(self._headers) do fields[name] = value end
+  if call.body ~= nil then fields["content-type"] = "application/json" end
+  if call.request_id then fields["x-request-id"] = call.request_id end
+  return fields
+end
+
+-- Sends and reads the whole answer.
+local function exchange(transport, request)
+  local res, err = transport:handle(request)
+  if not res then return nil, err end
+  local body
+  body, err = res:text()
+  if not body then return nil, err end
+  return res, body
+end
+
+local function total_of(timeout)
+  if type(timeout) == "number" then return timeout end
+  return timeout and timeout.total
+end
+
+local function exchange_in_time(transport, request, total)
+  local started = task.now()
+  local res, body = task.timeout(total, exchange, transport, request)
+  if res or not errors.is(body) or body.limit ~= "task.timeout" or task.now() - started < total then
+    return res, body
+  end
+  return nil, errors.new("TimeoutError", {
+    message = ("no answer within %g s"):format(total), limit = "total", maybe_executed = true,
+  })
+end
+
+local function send(self, request, timeout)
+  if not self._transport then self._transport = require("sluice.http") end
+  local total = not self.honours_timeout and total_of(timeout)
+  if total then return exchange_in_time(self._transport, request, total) end
+  return exchange(self._transport, request)
+end
+
+-- The error of a transport knows the connection; which call it was, we know.
+local function name_call(err, call)
+  if errors.is(err) and err.kind ~= "TaskCancelled" then
+    if err.operation and err.operation ~= call.operation then
+      err.transport = { operation = err.operation, object = err.object }
+    end
+    err.operation, err.object = call.operation, call.object
+  end
+  return err
+end
+
+-- A login page where an answer should be: the network refuses this caller (reference: the SDKs read
+-- the URL at the end of the redirects).
+local function private_link_refusal(res)
+  local place = res.headers["location"] or res.url
+  return type(place) == "string" and place:find("error=private-link-validation-error", 1, true) ~= nil
+end
+
+local function unusable(call, res, kind, message, body)
+  return errors.new(kind, {
+    operation = call.operation,
+    object = call.object,
+    status = res.status,
+    request_id = res.headers["x-request-id"],
+    message = body and body ~= "" and ("%s: %s"):format(message, errors.excerpt(body)) or message,
+    response = res,
+  })
+end
+
+local function decode(call, res, body)
+  if body:match("^%s*$") then
+    if call.may_be_empty then return {} end
+    return nil, unusable(call, res, "ProtocolError", "the answer is empty where JSON is expected")
+  end
+  if body:match("^%s*<") then
+    local message = "the answer is an HTML page, not JSON: a wrong host, or a login page"
+    return nil, unusable(call, res, "ProtocolError", message, body)
+  end
+  local value, err = require("sluice.json").decode(body)
+  if value == nil then
+    local reason = errors.is(err) and err.message or tostring(err)
+    return nil, unusable(call, res, "JsonError", "the answer is malformed JSON, " .. reason, body)
+  end
+  if type(value) ~= "table" then
+    return nil, unusable(call, res, "ProtocolError", "the answer is JSON but no object", body)
+  end
+  return value
+end
+
+local function describe(value, res, body)
+  local facts = meta.get(res)
+  return meta.set(value, {
+    status = res.status,
+    headers = res.headers,
+    request_id = res.headers["x-request-id"] or res.headers["x-databricks-request-id"],
+    served_model = res.headers["served-model-name"],
+    timing = facts.timing,
+    raw = body,
+  })
+end
+
+---Makes one call. Waits.
+---@param call { method: string, path: string, body?: table, operation: string, object?: string, timeout?: number|sluice.Timeout, request_id?: string, may_be_empty?: boolean }
+---@return table? value the decoded answer, described by sluice.meta
+---@return sluice.Error? err
+function methods:call(call)
+  local body
+  if call.body ~= nil then
+    local err
+    body, err = require("sluice.json").encode(call.body)
+    if not body then return nil, name_call(err, call) end
+  end
+  local res, answer = send(self, {
+    method = call.method,
+    url = self.base .. call.path,
+    headers = headers_of(self, call),
+    body = body,
+    timeout = call.timeout,
+  }, call.timeout)
+  if not res then return nil, name_call(answer, call) end
+  local context = { operation = call.operation, object = call.object }
+  if private_link_refusal(res) then
+    context.code = "PRIVATE_LINK_VALIDATION_ERROR"
+    return nil, errors.from_response(res, context)
+  end
+  if res.status < 200 or res.status > 299 then return nil, errors.from_response(res, context) end
+  local value, err = decode(call, res, answer)
+  if value == nil then return nil, err end
+  return describe(value, res, answer)
+end
+
+return client

@@ -1,0 +1,20 @@
+-- SPDX-License-Identifier: MIT
+-- The options of a query: the second argument of endpoint:query, which never reaches a server.
+
+---@class sluice.QueryOptions
+---@field timeout? number|sluice.Timeout seconds
+---@field request_id? string sent as X-Request-Id
+---@field served_model? string asks one served model of the endpoint instead of the routes' choice
+---@field cache? any read by layers.cache
+---@field progress? any read by those who show progress
+
+---@type sluice.OptionSpec
+local query_options = {
+  timeout = "table|number?",
+  request_id = "string?",
+  served_model = "string?",
+  cache = "any?",
+  progress = "any?",
+}
+
+return query_options

@@ -1,0 +1,45 @@
+-- SPDX-License-Identifier: MIT
+-- The library under one name; its parts are loaded when first asked for.
+
+---@class sluice
+---@field task table waiting, and doing several things at once
+---@field http table the HTTP client
+---@field web table web apps
+---@field json table the JSON codec
+---@field log table log lines
+---@field retry table policies of trying again
+---@field layers table what goes around an endpoint
+---@field errors table failures as values
+---@field progress table progress bars
+local sluice = {}
+
+---@type string
+sluice.version = "0.1.0"
+
+-- Fields that are functions: the module and the function in it.
+local functions = {
+  workspace = { "sluice.workspace", "open" },
+  openai = { "sluice.endpoints.openai", "new" },
+  pipeline = { "sluice.pipeline", "new" },
+  meta = { "sluice.meta", "get" },
+  secret = { "sluice.secret", "new" },
+  run = { "sluice.core.task", "run" },
+}
+
+local modules = {
+  "task", "http", "web", "json", "log", "retry", "layers", "errors", "progress", "headers", "response",
+}
+for _, name in ipairs(modules) do modules[name] = true end
+
+local function load_field(self, name)
+  local value
+  if functions[name] then
+    value = require(functions[name][1])[functions[name][2]]
+  elseif modules[name] then
+    value = require("sluice." .. name)
+  end
+  rawset(self, name, value)
+  return value
+end
+
+return setmetatable(sluice, { __name = "sluice", __index = load_field })

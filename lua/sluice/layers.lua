@@ -1,0 +1,74 @@
+-- SPDX-License-Identifier: MIT
+-- The layers by name, and the small helper they are made with.
+
+local options = require "sluice.options"
+
+---@class sluice.Endpoint
+---@field query fun(self: sluice.Endpoint, request: table, options?: table): table?, sluice.Error?
+---@field stream? fun(self: sluice.Endpoint, request: table, options?: table): table?, sluice.Error?
+---@field name? string
+---@field host? string
+---@field honours_timeout? boolean whether `options.timeout.total` alone bounds a query; layers do not pass it on
+
+---@alias sluice.AroundCall fun(inner: sluice.Endpoint, request: table, options?: table): table?, sluice.Error?
+---@alias sluice.Layer fun(endpoint: sluice.Endpoint): sluice.Endpoint
+
+local layers = {}
+
+local AROUND = { query = "callable?", stream = "callable?", fields = "table?" }
+
+-- What only the endpoint inside can do is still reached from outside, with itself as self.
+local function reach_inside(inner)
+  return function(_, key)
+    if key == "honours_timeout" then return nil end
+    local value = inner[key]
+    if type(value) ~= "function" then return value end
+    return function(_, ...) return value(inner, ...) end
+  end
+end
+
+---Makes a layer from what it does around a query and around a stream. What is left out passes through
+---to the endpoint inside, as do all other fields and methods. `fields` are added to each endpoint made.
+---@param what { query?: sluice.AroundCall, stream?: sluice.AroundCall, fields?: table } a request or options that change are copied
+---@return sluice.Layer
+function layers.around(what)
+  options.check("layers.around", what, AROUND)
+  local query, stream = what.query, what.stream
+  return function(inner)
+    local outer = {}
+    for name, value in pairs(what.fields or {}) do outer[name] = value end
+    if query then
+      outer.query = function(_, request, given) return query(inner, request, given) end
+    end
+    if stream and inner.stream then
+      outer.stream = function(_, request, given) return stream(inner, request, given) end
+    end
+    return setmetatable(outer, { __name = "sluice.endpoint", __index = reach_inside(inner) })
+  end
+end
+
+---A copy of options with some of them replaced.
+---@param given? table
+---@param changes table
+---@return table
+function layers.with_options(given, changes)
+  local copy = {}
+  for name, value in pairs(given or {}) do copy[name] = value end
+  for name, value in pairs(changes) do copy[name] = value end
+  return copy
+end
+
+local function load_layer(self, name)
+  if type(name) ~= "string" then return nil end
+  local ok, layer = pcall(require, "sluice.layers." .. name)
+  if not ok then
+    if not tostring(layer):find("module 'sluice.layers." .. name .. "' not found", 1, true) then
+      error(layer, 2)
+    end
+    return nil
+  end
+  rawset(self, name, layer)
+  return layer
+end
+
+return setmetatable(layers, { __index = load_layer })

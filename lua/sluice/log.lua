@@ -1,0 +1,168 @@
+-- SPDX-License-Identifier: MIT
+-- Log lines: one JSON object a line, to standard error, without secrets.
+
+local errors = require "sluice.errors"
+local options = require "sluice.options"
+local secret = require "sluice.secret"
+
+local log = {}
+
+local LEVELS = { debug = 1, info = 2, warn = 3, error = 4, off = 5 }
+
+-- Nested deeper than this, a value is cut: a line is for reading and for a collector with limits.
+local MAX_DEPTH = 6
+
+-- Names whose values are never shown, whoever put them there.
+local HIDDEN = {
+  ["authorization"] = true, ["proxy-authorization"] = true, ["x-api-key"] = true, ["api-key"] = true,
+  ["api_key"] = true, ["token"] = true, ["access_token"] = true, ["refresh_token"] = true,
+  ["id_token"] = true, ["password"] = true, ["secret"] = true, ["client_secret"] = true,
+  ["cookie"] = true, ["set-cookie"] = true,
+}
+
+local threshold -- a number of LEVELS; read from SLUICE_LOG at the first use
+
+local function write_to_stderr(line)
+  io.stderr:write(line)
+end
+
+local write = write_to_stderr
+
+---Sets the least level that is written. The default is SLUICE_LOG, or `info`.
+---@param level "debug"|"info"|"warn"|"error"|"off"
+function log.set_level(level)
+  if not LEVELS[level] then
+    local near = options.nearest(tostring(level), LEVELS)
+    local hint = near and (' (did you mean "%s"?)'):format(near) or ""
+    error(('log.set_level: unknown level "%s"%s'):format(tostring(level), hint), 2)
+  end
+  threshold = LEVELS[level]
+end
+
+---Sends the lines somewhere else than standard error; nil brings them back.
+---@param writer? fun(line: string) gets a whole line with its newline; must not wait
+---@return fun(line: string) previous
+function log.set_output(writer)
+  options.argument("log.set_output", "writer", writer, "callable?")
+  local previous = write
+  write = writer or write_to_stderr
+  return previous
+end
+
+local function is_enabled(level)
+  if not threshold then
+    local wanted = require("sluice.settings").get("SLUICE_LOG")
+    threshold = LEVELS[wanted] or LEVELS.info
+  end
+  return LEVELS[level] >= threshold
+end
+
+---Whether lines of this level are written: to save the work of collecting fields.
+---@param level "debug"|"info"|"warn"|"error"
+---@return boolean
+function log.is_enabled(level)
+  return is_enabled(level)
+end
+
+local clean
+
+local function clean_table(value, depth)
+  if depth >= MAX_DEPTH then return "..." end
+  local copy = {}
+  for key, item in pairs(value) do
+    local name = type(key) == "string" and secret.mask(key) or key
+    if type(key) == "string" and HIDDEN[key:lower()] then
+      copy[name] = "***"
+    elseif type(key) == "string" or math.type(key) == "integer" then
+      copy[name] = clean(item, depth + 1)
+    end
+  end
+  return copy
+end
+
+-- A copy that JSON can hold and that shows no secret.
+function clean(value, depth)
+  local kind = type(value)
+  if kind == "string" then return secret.mask(value) end
+  if kind == "number" or kind == "boolean" then return value end
+  if errors.is(value) then return errors.to_table(value) end
+  local metatable = kind == "table" and getmetatable(value)
+  if kind ~= "table" or (metatable and metatable.__tostring) then return secret.mask(tostring(value)) end
+  return clean_table(value, depth)
+end
+
+local function encode(value)
+  local json = require "sluice.json"
+  local ok, text = pcall(json.encode, value)
+  if ok and text then return text end
+  -- bytes that are no UTF-8, a NaN, a table with mixed keys: shown as Lua would
+  local printable = tostring(value):gsub("[^\32-\126]", "?")
+  ok, text = pcall(json.encode, printable)
+  return ok and text or '"?"'
+end
+
+local function sorted_names(fields)
+  local names = {}
+  for name in pairs(fields) do
+    if type(name) == "string" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+local function line_of(level, event, fields)
+  local now = require("sluice.core.system").utc(require("sluice.task").wall())
+  local parts = {
+    ('{"time":"%s","level":"%s","event":%s'):format(now, level, encode(secret.mask(tostring(event)))),
+  }
+  if fields then
+    local cleaned = clean_table(fields, 0)
+    for _, name in ipairs(sorted_names(cleaned)) do
+      parts[#parts + 1] = encode(name) .. ":" .. encode(cleaned[name])
+    end
+  end
+  return table.concat(parts, ",") .. "}\n"
+end
+
+local function emit(level, event, fields)
+  if is_enabled(level) then write(line_of(level, event, fields)) end
+end
+
+---@param event string what happened, a fixed text: what varies goes into the fields
+---@param fields? table an err is shown as its parts, a secret as `***`
+function log.debug(event, fields) emit("debug", event, fields) end
+
+---@param event string see log.debug
+---@param fields? table
+function log.info(event, fields) emit("info", event, fields) end
+
+---@param event string see log.debug
+---@param fields? table
+function log.warn(event, fields) emit("warn", event, fields) end
+
+---@param event string see log.debug
+---@param fields? table
+function log.error(event, fields) emit("error", event, fields) end
+
+local function merged(base, more)
+  local all = {}
+  for name, value in pairs(base) do all[name] = value end
+  for name, value in pairs(more or {}) do all[name] = value end
+  return all
+end
+
+---A logger whose every line has these fields.
+---@param fields table
+---@return { debug: fun(event: string, fields?: table), info: fun(event: string, fields?: table), warn: fun(event: string, fields?: table), error: fun(event: string, fields?: table) }
+function log.with(fields)
+  options.argument("log.with", "fields", fields, "table")
+  local kept, logger = merged(fields), {}
+  for _, level in ipairs { "debug", "info", "warn", "error" } do
+    logger[level] = function(event, more)
+      if is_enabled(level) then emit(level, event, merged(kept, more)) end
+    end
+  end
+  return logger
+end
+
+return log
