@@ -213,6 +213,63 @@ describe("the states of an endpoint", function()
   end)
 end)
 
+describe("updating a config", function()
+  local function put(call, config) return call("PUT", management .. "/e/config", config) end
+
+  it("leaves the old config serving until the new one is deployed", function()
+    task.simulate(function()
+      local call = start { deploy_time = 60 }
+      create(call, "e", entity "echo")
+      task.sleep(60)
+      local made = put(call, { served_entities = { entity("echo", { entity_version = "2" }) } }):json()
+      assert.same({ ready = "READY", config_update = "IN_PROGRESS" }, made.state)
+      assert.same({ 1, "echo-1" }, { made.config.config_version, made.config.served_entities[1].name })
+      local pending = made.pending_config
+      assert.same({ 2, "echo-2" }, { pending.config_version, pending.served_entities[1].name })
+      local function serving()
+        return call("POST", "/serving-endpoints/e/invocations", hello).headers["served-model-name"]
+      end
+      assert.equal("echo-1", serving())
+      refused(put(call, { served_entities = { entity "m" } }), 409, "RESOURCE_CONFLICT")
+      task.sleep(60)
+      assert.equal("echo-2", serving())
+      local found = call("GET", management .. "/e"):json()
+      assert.same({ ready = "READY", config_update = "NOT_UPDATING" }, found.state)
+      assert.equal(2, found.config.config_version)
+      assert.is_nil(found.pending_config)
+    end)
+  end)
+
+  it("keeps the entities when only traffic is given", function()
+    local call = start { deploy_time = 0 }
+    local function split(a, b)
+      return {
+        routes = {
+          { served_entity_name = "a-1", traffic_percentage = a },
+          { served_entity_name = "b-1", traffic_percentage = b },
+        },
+      }
+    end
+    local served = { entity "a", entity("b", { workload_size = "Small" }) }
+    local config = { served_entities = served, traffic_config = split(90, 10) }
+    assert.equal(200, call("POST", management, { name = "e", config = config }).status)
+    local changed = put(call, { traffic_config = split(0, 100) }):json().config
+    assert.same({ "a-1", "b-1" }, { changed.served_entities[1].name, changed.served_entities[2].name })
+    assert.equal("Small", changed.served_entities[2].workload_size)
+    assert.equal(100, changed.traffic_config.routes[2].traffic_percentage)
+    refused(put(call, { traffic_config = split(1, 100) }), 400, "INVALID_PARAMETER_VALUE", "sum to 101")
+  end)
+
+  it("gives an endpoint its first config", function()
+    local call = start { deploy_time = 0 }
+    call("POST", management, { name = "e" })
+    refused(put(call, {}), 400, "INVALID_PARAMETER_VALUE")
+    local made = put(call, { served_entities = { entity "echo" } }):json()
+    assert.same({ "READY", 1 }, { made.state.ready, made.config.config_version })
+    refused(call("PUT", management .. "/no/config", {}), 404, "RESOURCE_DOES_NOT_EXIST")
+  end)
+end)
+
 describe("get, list and delete", function()
   it("list is an array of summaries, also when empty", function()
     local call = start { deploy_time = 0 }

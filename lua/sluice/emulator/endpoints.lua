@@ -179,6 +179,37 @@ function methods:create(body)
   return detailed(settle(self, record))
 end
 
+-- A body that names no entities keeps those there are: it moves traffic only.
+local function merged_config(record, body)
+  if wire.given(body.served_entities) ~= nil or wire.given(body.served_models) ~= nil then return body end
+  local live = record.live and record.live.config
+  return {
+    served_entities = live and live.served_entities,
+    traffic_config = wire.given(body.traffic_config),
+    auto_capture_config = wire.given(body.auto_capture_config) or live and live.auto_capture_config,
+  }
+end
+
+---Changes an endpoint's config. The old one serves until the new one's deploy time has passed.
+---@param name string
+---@param body table EndpointCoreConfigInput; without entities it keeps the live ones
+---@return table|nil endpoint ServingEndpointDetailed
+---@return sluice.emulator.refusal|nil
+function methods:update_config(name, body)
+  local record, settings, refusal
+  record, refusal = find(self, name)
+  if not record then return nil, refusal end
+  if record.pending then
+    return wire.refuse(409, "RESOURCE_CONFLICT", "Endpoint '%s' is being updated.", name)
+  end
+  settings, refusal = config.read(merged_config(record, body))
+  if not settings then return nil, refusal end
+  if #settings.served_entities == 0 then return wire.invalid("A config needs at least one served entity.") end
+  record.pending = version(self, settings, record.live and record.live.number + 1 or 1)
+  record.updated, record.task = wire.milliseconds(), task_of(self, settings)
+  return detailed(settle(self, record))
+end
+
 ---Looks an endpoint up.
 ---@param name string
 ---@return table|nil endpoint ServingEndpointDetailed
