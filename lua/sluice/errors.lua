@@ -250,6 +250,9 @@ function errors.to_table(err)
   return plain
 end
 
+-- An err inside a value that is encoded: the same, and never its response.
+metatable.__tojson = errors.to_table
+
 ---The kind for a status and a wire code.
 ---@param status integer
 ---@param code? string

@@ -154,17 +154,12 @@ local function describe(value, res, body)
   })
 end
 
----Makes one call. Waits.
+---Makes one call. Waits. Raises for a body that JSON cannot hold.
 ---@param call { method: string, path: string, body?: table, operation: string, object?: string, timeout?: number|sluice.Timeout, request_id?: string, may_be_empty?: boolean }
 ---@return table? value the decoded answer, described by sluice.meta
 ---@return sluice.Error? err
 function methods:call(call)
-  local body
-  if call.body ~= nil then
-    local err
-    body, err = require("sluice.json").encode(call.body)
-    if not body then return nil, name_call(err, call) end
-  end
+  local body = call.body ~= nil and require("sluice.json").encode(call.body) or nil
   local res, answer = send(self, {
     method = call.method,
     url = self.base .. call.path,

@@ -52,9 +52,12 @@ end
 local function take(limiter)
   local now = task.now()
   if now < limiter._paused_until then return limiter._paused_until - now end
-  local since = math.max(limiter._filled or now, limiter._paused_until)
+  local since = limiter._filled or now
   if now > since then
-    limiter._tokens = math.min(limiter._burst, limiter._tokens + (now - since) * limiter.rate)
+    local most = limiter._burst
+    -- a pause saves up one request, not a burst
+    if since < limiter._paused_until then most = 1 + (now - limiter._paused_until) * limiter.rate end
+    limiter._tokens = math.min(limiter._burst, most, limiter._tokens + (now - since) * limiter.rate)
   end
   limiter._filled = now
   if limiter._tokens >= 1 then

@@ -1,0 +1,29 @@
+-- SPDX-License-Identifier: MIT
+local meta = require "sluice.meta"
+
+describe("meta", function()
+  it("adds facts without writing into the object", function()
+    local response = { choices = {} }
+    assert.equal(response, meta.set(response, { status = 200, timing = 1 }))
+    meta.set(response, { timing = 2 })
+    assert.same({ status = 200, timing = 2 }, meta.get(response))
+    assert.same({ choices = {} }, response)
+  end)
+
+  it("knows nothing of other values, and says so with an empty table", function()
+    assert.same({}, meta.get({}))
+    assert.same({}, meta.get("text"))
+    assert.same({}, meta.get(nil))
+  end)
+
+  it("forgets with the object", function()
+    local kept = setmetatable({}, { __mode = "v" })
+    do
+      local response = {}
+      kept[1] = { "the fact" }
+      meta.set(response, { fact = kept[1] })
+    end
+    collectgarbage() collectgarbage()
+    assert.is_nil(kept[1])
+  end)
+end)
