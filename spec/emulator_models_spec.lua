@@ -9,6 +9,7 @@ local random = require "sluice.emulator.random"
 local tabular = require "sluice.emulator.models.tabular"
 local text = require "sluice.emulator.text"
 local tokens = require "sluice.emulator.tokens"
+local wire = require "sluice.emulator.wire"
 
 local ngram_entity = { name = "m-1", entity_name = "main.default.m" }
 local echo_entity = { name = "echo-1", entity_name = "main.default.echo" }
@@ -54,6 +55,40 @@ describe("the tokenizer", function()
   end)
 end)
 
+describe("the wire helpers", function()
+  it("make refusals", function()
+    local function refusal(...) return select(2, ...) end
+    local made = refusal(wire.refuse(404, "X", "no %d%%", 5))
+    assert.same({ status = 404, error_code = "X", message = "no 5%" }, made)
+    made = refusal(wire.invalid "100% wrong")
+    assert.same({ status = 400, error_code = "INVALID_PARAMETER_VALUE", message = "100% wrong" }, made)
+    assert.equal("BAD_REQUEST", refusal(wire.bad_request "x").error_code)
+  end)
+
+  it("tell lists from objects, and null from values", function()
+    assert.is_nil(wire.given(json.null))
+    assert.is_false(wire.given(false))
+    local kinds = {
+      ["[]"] = "list", ["[1]"] = "list", ["{}"] = "object", ['{"a":1}'] = "object", ["5"] = "no",
+    }
+    for sample, kind in pairs(kinds) do
+      local value = json.decode(sample)
+      assert.equal(kind == "list", wire.is_list(value))
+      assert.equal(kind == "object", wire.is_object(value))
+    end
+  end)
+
+  it("make identifiers, seeds and times", function()
+    assert.is_truthy(wire.hex(4):find "^%x%x%x%x%x%x%x%x$")
+    assert.is_truthy(wire.uuid():find "^%x+%-%x%x%x%x%-4%x%x%x%-[89ab]%x%x%x%-%x+$")
+    assert.equal(36, #wire.uuid())
+    assert.not_equal(wire.uuid(), wire.uuid())
+    assert.not_equal(wire.seed(), wire.seed())
+    assert.is_true(math.abs(wire.milliseconds() / 1000 - os.time()) < 3)
+    assert.is_true(math.abs(wire.seconds() - os.time()) < 3)
+  end)
+end)
+
 describe("the seeded generator", function()
   it("repeats its series for a seed and stays in [0, 1)", function()
     local a, b, sum = random.new(7), random.new(7), 0
@@ -65,6 +100,8 @@ describe("the seeded generator", function()
     end
     assert.is_true(math.abs(sum / 1000 - 0.5) < 0.05)
     assert.not_equal(random.new(7)(), random.new(8)())
+    assert.equal(random.hash "gate", random.hash "gate")
+    assert.not_equal(random.hash "gate", random.hash "gale")
   end)
 end)
 
@@ -119,6 +156,11 @@ describe("the n-gram model", function()
       assert.equal(5, usage.prompt_tokens)
       assert.equal(limit + 5, usage.total_tokens)
     end
+  end)
+
+  it("ends after its default number of tokens", function()
+    local _, reason, usage = said(ngram_entity, chat("What is a lock?", { ignore_eos = true }))
+    assert.same({ "length", ngram.default_max_tokens }, { reason, usage.completion_tokens })
   end)
 
   it("ends by itself when it has said enough", function()

@@ -2,10 +2,14 @@
 -- The emulator's wire: what a client sees of endpoints, their states, queries and refusals. In process; deployments
 -- take simulated time.
 
+local command = require "sluice.emulator.command"
+local config_reader = require "sluice.emulator.config"
 local emulator = require "sluice.emulator"
 local json = require "sluice.json"
+local routes = require "sluice.emulator.routes"
 local secret = require "sluice.secret"
 local task = require "sluice.task"
+local web = require "sluice.web"
 
 local management <const> = "/api/2.0/serving-endpoints"
 
@@ -131,6 +135,7 @@ describe("creating an endpoint", function()
       refused(call("POST", management, { name = name }), 400, "INVALID_PARAMETER_VALUE")
     end
     refused(call("POST", management, {}), 400, "INVALID_PARAMETER_VALUE")
+    assert.equal("a_B-9", config_reader.check_name("a_B-9", "It"))
     assert.equal(200, call("POST", management, { name = ("x"):rep(63) }).status)
   end)
 
@@ -366,12 +371,12 @@ describe("a query", function()
   it("goes to the entities by their share of the traffic", function()
     local call = start { deploy_time = 0, seed = 1 }
     local served = { entity "echo", entity("echo", { name = "other" }), entity("echo", { name = "idle" }) }
-    local routes = {
+    local shares = {
       { served_entity_name = "main.default.echo-1", traffic_percentage = 80 },
       { served_entity_name = "other", traffic_percentage = 20 },
       { served_entity_name = "idle", traffic_percentage = 0 },
     }
-    local config = { served_entities = served, traffic_config = { routes = routes } }
+    local config = { served_entities = served, traffic_config = { routes = shares } }
     assert.equal(200, call("POST", management, { name = "e", config = config }).status)
     local count = { ["echo-1"] = 0, other = 0 }
     for _ = 1, 500 do
@@ -424,7 +429,57 @@ describe("a model of the user's", function()
   end)
 end)
 
+describe("the command", function()
+  local function run(...)
+    local written, before = {}, io.stderr
+    local function write(_, ...) written[#written + 1] = table.concat { ... } end
+    io.stderr = { write = write } -- luacheck: ignore 122
+    local ok, status = pcall(command.run, { ... })
+    io.stderr = before -- luacheck: ignore 122
+    assert(ok, status)
+    return status, table.concat(written)
+  end
+
+  for part, arguments in pairs {
+    ["unknown argument --sate"] = { "--sate", "x" },
+    ["unknown argument x"] = { "x" },
+    ["--latency needs a number of at least 0, got fast"] = { "--latency", "fast" },
+    ["--deploy-time needs a number of at least 0, got -1"] = { "--deploy-time=-1" },
+    ["--listen needs HOST:PORT, got 8080"] = { "--listen", "8080" },
+    ["--listen needs a value"] = { "--listen" },
+    ["--upstream needs an http or https URL, got localhost"] = { "--upstream", "localhost" },
+    ["--model: cannot open"] = { "--model", "/nonexistent/model.lua" },
+    ["must return a function, got a table"] = { "--model", "lua/sluice/emulator/wire.lua" },
+  } do
+    it("is bad usage: " .. table.concat(arguments, " "), function()
+      local status, text = run(table.unpack(arguments))
+      assert.equal(2, status)
+      assert.is_truthy(text:find(part, 1, true), text)
+    end)
+  end
+end)
+
+describe("the store", function()
+  it("can be used without HTTP", function()
+    local store = emulator.new { deploy_time = 0 }.endpoints
+    assert(store:create { name = "e", config = { served_entities = { entity "echo" } } })
+    assert.equal("echo-1", assert(store:route("e", nil, 0.5)).name)
+    assert(store:update_config("e", { served_entities = { entity("echo", { name = "new" }) } }))
+    assert.equal("new", assert(store:route("e", nil, 0.5)).name)
+    local nothing, refusal = store:route("no", nil, 0)
+    assert.is_nil(nothing)
+    assert.equal(404, refusal.status)
+  end)
+end)
+
 describe("the emulator", function()
+  it("can be a part of another app", function()
+    local app = web.app {}
+    routes.add(app, emulator.new { deploy_time = 0 })
+    local res = app:handle { method = "GET", path = management, headers = { authorization = "Bearer x" } }
+    assert.equal('{"endpoints":[]}', res.body)
+  end)
+
   it("says in every answer that it is one", function()
     local call = start {}
     for _, path in ipairs { management, management .. "/nope", "/unknown" } do

@@ -3,7 +3,10 @@
 
 local emulator = require "sluice.emulator"
 local log = require "sluice.log"
+local settings_of = require "sluice.settings"
 local task = require "sluice.task"
+
+local command = {}
 
 local usage <const> = [[
 usage: sluice emulate [--listen HOST:PORT] [--latency MS] [--deploy-time S]
@@ -95,13 +98,13 @@ local function serve(server)
   if not ok then error(err, 0) end
 end
 
-local function run(settings)
+local function start(settings)
   local emulated = emulator.new {
     deploy_time = settings.deploy_time,
     latency = settings.latency,
     models = settings.models,
     upstream = settings.upstream,
-    upstream_key = settings.upstream and os.getenv "SLUICE_UPSTREAM_KEY",
+    upstream_key = settings.upstream and settings_of.get "SLUICE_UPSTREAM_KEY",
   }
   local server, err = emulated:listen(settings.listen)
   if not server then
@@ -119,7 +122,7 @@ end
 ---Runs the command. Waits until the server is stopped.
 ---@param arguments string[] what follows `emulate`
 ---@return integer status 0 done, 1 failed, 2 bad usage
-return function(arguments)
+function command.run(arguments)
   local settings, problem = read_arguments(arguments)
   if not settings then
     io.stderr:write("sluice emulate: ", problem, "\nsluice emulate --help lists the arguments\n")
@@ -129,5 +132,7 @@ return function(arguments)
     io.stdout:write(usage)
     return 0
   end
-  return run(settings)
+  return start(settings)
 end
+
+return command

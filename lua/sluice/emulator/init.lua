@@ -62,7 +62,7 @@ function emulator.new(given)
     latency = given.latency or 0,
     models = models.new(given.models or {}, upstream_model(given)),
     random = random.new(given.seed or wire.seed()),
-    server_name = "sluice-emulator/" .. emulator.version(),
+    server_name = "sluice-emulator/" .. require "sluice".version,
     app = web.app { max_body = largest_body },
   }, metatable)
   self.endpoints = endpoints.new {
@@ -76,10 +76,6 @@ function emulator.new(given)
   routes.add(self.app, self)
   return self
 end
-
----The version that the emulator's `server` header tells.
----@return string
-function emulator.version() return "0.1" end
 
 ---Listens. Waits.
 ---@param address string|nil HOST:PORT; default a free port of 127.0.0.1

@@ -67,17 +67,15 @@ end
 ---@return sluice.emulator.model|nil model nil where the name says nothing
 function methods:named(entity) return self.known[model_name(entity)] end
 
----The kind of a request, by the keys in its body.
----@param body table
----@return "chat"|"completion"|"embedding"|"table" kind a body without any known key is a (bad) table
-function models.kind_of(body)
+-- The kind of a request, by the keys in its body. A body without any known key is a (bad) table.
+local function kind_of(body)
   if wire.given(body.messages) ~= nil then return "chat" end
   if wire.given(body.prompt) ~= nil then return "completion" end
   if wire.given(body.input) ~= nil then return "embedding" end
   return "table"
 end
 
-function methods:choose(entity, kind)
+local function choose(self, entity, kind)
   local named = self:named(entity)
   if named then return named end
   if self.upstream and self.upstream.kinds[kind] then return self.upstream end
@@ -99,8 +97,8 @@ local kind_names = {
 ---@return table|nil response
 ---@return sluice.emulator.refusal|nil
 function methods:answer(entity, kind, body, endpoint)
-  kind = kind or models.kind_of(body)
-  local model = self:choose(entity, kind)
+  kind = kind or kind_of(body)
+  local model = choose(self, entity, kind)
   if model.kinds and not model.kinds[kind] then
     return wire.bad_request("Bad request: the model %s does not take %s.", model.name, kind_names[kind])
   end

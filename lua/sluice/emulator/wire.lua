@@ -19,6 +19,7 @@ local wire = {}
 ---@param status integer
 ---@param code string the wire's error_code
 ---@param message string a format string when more arguments follow
+---@param ... any
 ---@return nil
 ---@return sluice.emulator.refusal
 function wire.refuse(status, code, message, ...)
@@ -28,12 +29,14 @@ end
 
 ---A refusal with status 400 and the code INVALID_PARAMETER_VALUE.
 ---@param message string a format string when more arguments follow
+---@param ... any
 ---@return nil
 ---@return sluice.emulator.refusal
 function wire.invalid(message, ...) return wire.refuse(400, "INVALID_PARAMETER_VALUE", message, ...) end
 
 ---A refusal with status 400 and the code BAD_REQUEST: how a served model says that it cannot read a request.
 ---@param message string a format string when more arguments follow
+---@param ... any
 ---@return nil
 ---@return sluice.emulator.refusal
 function wire.bad_request(message, ...) return wire.refuse(400, "BAD_REQUEST", message, ...) end

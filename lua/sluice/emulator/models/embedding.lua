@@ -9,6 +9,7 @@ local wire = require "sluice.emulator.wire"
 local embedding = {}
 
 ---The number of coordinates.
+---@type integer
 embedding.dimensions = 64
 
 local base64_digits <const> = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"

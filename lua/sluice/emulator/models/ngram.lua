@@ -19,6 +19,7 @@ local answer_least <const> = 12 -- tokens before a paragraph may end: no answer 
 local answer_sentences <const> = 3 -- an answer ends after this many sentences, or where a paragraph did
 
 ---Tokens when the request sets no max_tokens.
+---@type integer
 ngram.default_max_tokens = 256
 
 local closing = { ["."] = true, [","] = true, [";"] = true, [":"] = true, ["?"] = true, ["!"] = true }

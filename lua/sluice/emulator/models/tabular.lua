@@ -7,8 +7,8 @@ local wire = require "sluice.emulator.wire"
 
 local tabular = {}
 
----The keys of a request, of which a body holds exactly one.
-tabular.keys = { "dataframe_split", "dataframe_records", "inputs", "instances" }
+-- The keys of a request, of which a body holds exactly one.
+local keys = { "dataframe_split", "dataframe_records", "inputs", "instances" }
 
 -- Keys that may stand beside `inputs`; any other is refused, as served models do.
 local beside_inputs = { inputs = true, client_request_id = true, usage_context = true }
@@ -129,7 +129,7 @@ end
 ---@return sluice.emulator.refusal|nil
 function tabular.answer(body)
   local key, count = nil, 0
-  for _, name in ipairs(tabular.keys) do
+  for _, name in ipairs(keys) do
     if wire.given(body[name]) ~= nil then key, count = name, count + 1 end
   end
   if count ~= 1 then
