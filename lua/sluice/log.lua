@@ -86,8 +86,10 @@ function clean(value, depth)
   if kind == "string" then return secret.mask(value) end
   if kind == "number" or kind == "boolean" then return value end
   if errors.is(value) then return errors.to_table(value) end
-  local metatable = kind == "table" and getmetatable(value)
-  if kind ~= "table" or (metatable and metatable.__tostring) then return secret.mask(tostring(value)) end
+  local metatable = getmetatable(value)
+  if kind ~= "table" or secret.is(value) or (type(metatable) == "table" and metatable.__tostring) then
+    return secret.mask(tostring(value))
+  end
   return clean_table(value, depth)
 end
 

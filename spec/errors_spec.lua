@@ -1,0 +1,229 @@
+-- SPDX-License-Identifier: MIT
+local errors = require "sluice.errors"
+local json = require "sluice.json"
+local meta = require "sluice.meta"
+local response = require "sluice.response"
+local secret = require "sluice.secret"
+
+local function answer(status, body, headers)
+  if type(body) == "table" then body = json.encode(body) end
+  return response.new { status = status, headers = headers, body = body }
+end
+
+local function read(status, body, headers)
+  return errors.from_response(answer(status, body, headers), { operation = "get endpoint", object = "e" })
+end
+
+describe("an err", function()
+  it("says operation, object, cause and kind", function()
+    local err = errors.new("ResourceDoesNotExist", {
+      operation = "get endpoint", object = "e", message = "there is none", status = 404,
+      code = "RESOURCE_DOES_NOT_EXIST", request_id = "r-1",
+      cause = errors.new("ConnectError", { message = "refused" }), attempts = { {}, {} },
+    })
+    assert.equal("get endpoint e: there is none (ResourceDoesNotExist, HTTP 404, RESOURCE_DOES_NOT_EXIST, "
+      .. "request r-1, after 2 attempts); because: refused (ConnectError)", tostring(err))
+    assert.equal("x: refused (ConnectError)", "x: " .. err.cause)
+    assert.is_true(errors.is(err))
+    assert.is_false(errors.is { kind = "NotFound" })
+  end)
+
+  it("follows the hierarchy", function()
+    local err = errors.new("ResourceDoesNotExist")
+    for _, kind in ipairs { "ResourceDoesNotExist", "NotFound", "APIError", "DatabricksError" } do
+      assert.is_true(err:is(kind), kind)
+    end
+    assert.is_false(err:is "BadRequest")
+    for kind, parent in pairs {
+      DeadlineExceeded = "ServiceError", TemporarilyUnavailable = "ServiceError",
+      NotImplemented = "ServiceError", DataLoss = "InternalError", ServiceError = "APIError",
+      OperationTimeout = "TimeoutError", JsonError = "ProtocolError", TruncatedStream = "ProtocolError",
+      RequestLimitExceeded = "TooManyRequests",
+      PrivateLinkValidationError = "PermissionDenied", Aborted = "ResourceConflict",
+    } do
+      assert.is_true(errors.new(kind):is(parent), kind)
+    end
+    assert.is_false(errors.new("ResourceAlreadyExists"):is "AlreadyExists")
+    assert.is_false(errors.new("OperationFailed"):is "APIError")
+  end)
+
+  it("refuses to be asked for a kind that does not exist", function()
+    assert.has_error(function() errors.new("NotFound"):is "NotFuond" end)
+    local _, message = pcall(function() errors.new("NotFound"):is "NotFuond" end)
+    local expected = 'errors_spec.lua:%d+: err:is: unknown kind "NotFuond" %(did you mean "NotFound"%?%)'
+    assert.matches(expected, message)
+  end)
+
+  it("takes kinds of others", function()
+    errors.define("SpecError", "TimeoutError")
+    assert.is_true(errors.new("SpecError"):is "TimeoutError")
+    assert.has_error(function() errors.define("SpecError") end)
+    assert.has_error(function() errors.define("SpecOther", "NoParent") end)
+    assert.equal("SpecLoose", errors.new("SpecLoose").kind)
+  end)
+
+  it("knows what is worth another try, and what may have been done already", function()
+    for kind, expected in pairs {
+      ConnectError = true, TooManyRequests = true, RequestLimitExceeded = true, InternalError = true,
+      TemporarilyUnavailable = true, NotImplemented = false, TLSError = false, BadRequest = false, JsonError = false,
+      TimeoutError = true, OperationTimeout = false, OperationFailed = false, TaskCancelled = false,
+      TruncatedStream = true, QueueFull = true, ConfigError = false,
+    } do
+      assert.equal(expected, errors.new(kind).retryable, kind)
+    end
+    assert.is_nil(errors.new("TimeoutError", { limit = "connect" }).maybe_executed)
+    assert.is_nil(errors.new("TimeoutError", { limit = "queue" }).maybe_executed)
+    assert.is_true(errors.new("TimeoutError", { limit = "first_byte" }).maybe_executed)
+    assert.is_true(errors.new("TruncatedStream").maybe_executed)
+    assert.is_nil(errors.new("ConnectError").maybe_executed)
+    assert.is_false(errors.new("ConnectError", { retryable = false }).retryable)
+  end)
+
+  it("becomes JSON without its response", function()
+    local err = read(500, { message = "broken" })
+    local plain = json.decode(json.encode { error = err }).error
+    assert.equal("InternalError", plain.kind)
+    assert.equal("broken", plain.message)
+    assert.is_nil(plain.response)
+    assert.same(errors.to_table(err), plain)
+  end)
+end)
+
+describe("errors.from_response", function()
+  it("maps statuses", function()
+    for status, kind in pairs {
+      [400] = "BadRequest", [401] = "Unauthenticated", [403] = "PermissionDenied", [404] = "NotFound",
+      [409] = "ResourceConflict", [429] = "TooManyRequests", [499] = "Cancelled", [500] = "InternalError",
+      [501] = "NotImplemented", [503] = "TemporarilyUnavailable", [504] = "DeadlineExceeded",
+      [402] = "APIError", [422] = "APIError", [302] = "APIError", [502] = "ServiceError",
+      [529] = "ServiceError",
+    } do
+      local err = read(status, "")
+      assert.equal(kind, err.kind)
+      assert.equal(status, err.status)
+      assert.equal(errors.kind_of(status), kind)
+    end
+  end)
+
+  it("lets the error_code decide whatever the status is", function()
+    for code, kind in pairs {
+      INVALID_STATE = "InvalidState", INVALID_PARAMETER_VALUE = "InvalidParameterValue", ABORTED = "Aborted",
+      RESOURCE_DOES_NOT_EXIST = "ResourceDoesNotExist", ALREADY_EXISTS = "AlreadyExists", UNKNOWN = "Unknown",
+      RESOURCE_ALREADY_EXISTS = "ResourceAlreadyExists", RESOURCE_EXHAUSTED = "ResourceExhausted",
+      REQUEST_LIMIT_EXCEEDED = "RequestLimitExceeded", DATA_LOSS = "DataLoss",
+    } do
+      local err = read(400, { error_code = code, message = "m" })
+      assert.equal(kind, err.kind)
+      assert.equal(code, err.code)
+      assert.equal("m", err.message)
+    end
+    assert.equal("ResourceConflict", read(409, { error_code = "RESOURCE_CONFLICT", message = "m" }).kind)
+  end)
+
+  it("tells which tries are worth repeating", function()
+    for status, expected in pairs {
+      [400] = false, [401] = false, [404] = false, [408] = true, [409] = false, [422] = false, [429] = true,
+      [500] = true, [501] = false, [502] = true, [503] = true, [504] = true, [505] = false, [529] = true,
+    } do
+      assert.equal(expected, read(status, "").retryable, status)
+    end
+    assert.is_false(read(503, "", { ["X-Should-Retry"] = "false" }).retryable)
+    assert.is_true(read(400, "", { ["X-Should-Retry"] = "true" }).retryable)
+    assert.is_true(read(400, { error_code = "REQUEST_LIMIT_EXCEEDED" }).retryable)
+  end)
+
+  it("reads every shape of body", function()
+    for _, case in ipairs {
+      { 404, '{"error_code":"X_Y","message":"m"}', "m", "X_Y" },
+      { 400, '{"error_code":17,"message":"m"}', "m", "17" },
+      { 400, '{"error_code":"X"}', 'Bad Request: {"error_code":"X"}', "X" },
+      { 400, '{"error":"e","message":"m"}', "e", nil },
+      { 400, '{"message":null}', 'Bad Request: {"message":null}', nil },
+      { 400, '{"error":"from x","external_model_message":{"error_code":"E","message":"i"}}', "from x: i", "E" },
+      { 400, '{"error":"from x","external_model_message":{"error":{"message":"i","code":"c"}}}',
+        "from x: i", "c" },
+      { 400, '{"error":{"message":"m","type":"t","code":"c","param":null}}', "m", "c" },
+      { 400, '{"error":{"message":"m","type":"t","code":null}}', "m", "t" },
+      { 404, '{"schemas":["s"],"detail":"d","status":"404","scimType":"t"}', "t d", "SCIM_404" },
+      { 404, '{"schemas":["s"],"detail":"null","status":"404"}', "SCIM API Internal Error", "SCIM_404" },
+      { 422, '{"detail":[{"loc":["body"],"msg":"field required","type":"missing"}]}', "field required", nil },
+      { 400, '{"object":"error","message":"m","type":"T","code":400}', "m", nil },
+      { 403, "PERMISSION_DENIED: not you", "not you", "PERMISSION_DENIED" },
+      { 502, "<html><title>502 Bad &amp; Gateway</title></html>", "502 Bad & Gateway", "BAD_GATEWAY" },
+      { 500, "<html><pre class='x'>inner\n<b>text</b></pre></html>", "inner text", "INTERNAL_SERVER_ERROR" },
+      { 503, "<html></html>", "Service Unavailable (an HTML page)", "SERVICE_UNAVAILABLE" },
+      { 404, "", "Not Found", nil },
+      { 400, "json: unknown field", "Bad Request: json: unknown field", nil },
+      { 400, '{"cut', 'Bad Request: {"cut', nil },
+      { 400, "[1,2]", "Bad Request: [1,2]", nil },
+      { 400, "\255\254", "Bad Request: \255\254", nil },
+    } do
+      local err = read(case[1], case[2])
+      assert.equal(case[3], err.message, case[2])
+      assert.equal(case[4], err.code, case[2])
+    end
+  end)
+
+  it("bounds what it quotes, without cutting a character", function()
+    local err = read(400, ("ä"):rep(100000))
+    assert.is_true(#err.message <= 500)
+    assert.is_truthy(utf8.len(err.message))
+    assert.equal("a b", errors.excerpt("a\r\n\0b"))
+  end)
+
+  it("keeps how long to wait, however it is said", function()
+    assert.equal(7, read(429, "", { ["Retry-After"] = "7" }).retry_after)
+    assert.equal(1.5, read(429, "", { ["retry-after"] = "1.5" }).retry_after)
+    assert.equal(0.25, read(429, "", { ["retry-after-ms"] = "250", ["retry-after"] = "9" }).retry_after)
+    assert.is_nil(read(429, "", { ["retry-after"] = "soon" }).retry_after)
+    assert.is_nil(read(429, "").retry_after)
+    local details = { { ["@type"] = "type.googleapis.com/google.rpc.RetryInfo", retry_delay = "42.5s" } }
+    local err = read(429, { error_code = "X", message = "m", details = details })
+    assert.equal(42.5, err.retry_after)
+    assert.equal("42.5s", err.details[1].retry_delay)
+  end)
+
+  it("keeps the request's id, the response and the context", function()
+    local res = answer(404, "", { ["X-Request-Id"] = "r-9" })
+    meta.set(res, { timing = { total = 1 } })
+    local err = errors.from_response(res, { operation = "op", object = "ob" })
+    assert.same({ "r-9", "op", "ob" }, { err.request_id, err.operation, err.object })
+    assert.equal(res, err.response)
+    assert.equal(1, meta.get(err).timing.total)
+  end)
+
+  it("shows no secret that a server sends back", function()
+    local token = secret.new("dapi-echoed-token")
+    local err = read(401, { error_code = "U", message = "the token dapi-echoed-token is not valid" })
+    assert.equal("the token *** is not valid", err.message)
+    assert.is_true(secret.is(token))
+  end)
+
+  it("survives a body that cannot be read", function()
+    local res = response.new {
+      status = 500, read = function() return nil, errors.new("TruncatedStream", { message = "cut" }) end,
+    }
+    local err = errors.from_response(res)
+    assert.equal("InternalError", err.kind)
+    assert.equal("TruncatedStream", err.cause.kind)
+  end)
+end)
+
+describe("wire_error", function()
+  local wire_error = require "sluice.wire_error"
+
+  it("reads a body apart from its mapping", function()
+    local found = wire_error.read(answer(400, ""), '{"error_code":"C","message":"m"}')
+    assert.same({ message = "m", code = "C" }, found)
+  end)
+
+  it("counts a date from the wall clock of the running clock", function()
+    local task = require "sluice.task"
+    task.simulate(function()
+      local res = answer(503, "", { ["retry-after"] = "Thu, 01 Jan 2026 00:01:00 GMT" })
+      assert.equal(60, wire_error.retry_after(res))
+      task.sleep(20)
+      assert.is_true(math.abs(wire_error.retry_after(res) - 40) < 0.001)
+    end, { wall = 1767225600 })
+  end)
+end)
