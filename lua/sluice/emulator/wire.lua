@@ -6,6 +6,7 @@
 
 local json = require "sluice.json"
 local system = require "sluice.core.system"
+local task = require "sluice.task"
 
 local wire = {}
 
@@ -82,12 +83,12 @@ end
 ---@return integer
 function wire.seed() return (string.unpack("<i8", system.random(8))) end
 
----Milliseconds since the epoch, as the wire writes time.
+---Milliseconds since the epoch on the running clock, as the serving API writes time.
 ---@return integer
-function wire.milliseconds() return math.floor(system.wall() * 1000) end
+function wire.milliseconds() return math.floor(task.wall() * 1000) end
 
----Seconds since the epoch, as chat answers write time.
+---Seconds since the epoch on the running clock, as chat answers write time.
 ---@return integer
-function wire.seconds() return math.floor(system.wall()) end
+function wire.seconds() return math.floor(task.wall()) end
 
 return wire
