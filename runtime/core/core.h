@@ -119,6 +119,16 @@ void sl_wait_check(lua_State *L);
 /** Marks a waiting task ready; the pump resumes it. Once per wait. */
 void sl_wake(sl_task *task);
 
+/**
+ * Cancels a living task, from the pump or from anywhere else on the core's thread.
+ * @param reason static text.
+ */
+void sl_task_cancel(sl_task *task, const char *reason);
+
+/** The task of a handle at `index` (sluice.task), NULL once it has ended. Raises on another type.
+ */
+sl_task *sl_task_check(lua_State *L, int index);
+
 /** Raises when the running task is in simulated time: "OPERATION needs a real socket, ...". */
 void sl_require_real_time(lua_State *L, const char *operation);
 
@@ -159,6 +169,9 @@ void sl_require_capability(lua_State *L, unsigned capability, const char *operat
 /** Pushes an err table { kind =, message = } with the error metatable. */
 void sl_error_push(lua_State *L, const char *kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/** Hands a log line, without its newline, to the host; dropped where the host takes none. */
+void sl_log(lua_State *L, const char *line, size_t len);
 
 /* ---- life of a module's state ---- */
 

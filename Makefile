@@ -1,0 +1,167 @@
+# Sluice. `make demo` and `make test` need nothing but this file and a Debian 12 machine.
+
+# ---- settings ----
+PREFIX ?= /usr/local
+DESTDIR ?=
+BUILD ?= build
+CC = gcc
+AR ?= ar
+LUA ?= lua5.4
+CFLAGS ?= -O2 -g
+# Set to nothing to let warnings pass.
+WERROR ?= -Werror
+# How long each fuzzer runs, in seconds.
+FUZZ_TIME ?= 10
+# What `make test` runs.
+SPECS ?= spec
+
+# ---- nothing below needs changing ----
+PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-openssl-dev libev-dev \
+	lua-cjson-dev libc-ares-dev node-llhttp
+PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps
+PACKAGES_LINT = $(PACKAGES_BUILD) lua-check clang-format clang-tidy cppcheck
+PACKAGES_FUZZ = $(PACKAGES_BUILD) clang libclang-rt-14-dev
+PACKAGES_BENCH = $(PACKAGES_TEST) nginx-light wrk python3-requests
+
+LLHTTP = /usr/share/llhttp
+LIBDIR := $(shell $(CC) -print-multiarch 2>/dev/null)
+STATIC = /usr/lib/$(LIBDIR)
+WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-Wwrite-strings -Wformat=2 -Wundef -Wconversion -Wno-sign-conversion $(WERROR)
+OWN_CFLAGS = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread
+INCLUDES = -Iruntime -isystem /usr/include/lua5.4 -isystem /usr/share/include/llhttp
+LIBS = -lcurl -lcares -lev -lm -ldl -pthread
+BINARY_LIBS = -Wl,--whole-archive $(STATIC)/liblua5.4.a -Wl,--no-whole-archive \
+	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a -lcurl -lm -ldl -pthread
+
+SOURCES := $(wildcard runtime/*.c runtime/core/*.c runtime/modules/*/*.c)
+HOST_SOURCES := $(wildcard runtime/host/*.c)
+HEADERS := $(wildcard runtime/*.h runtime/*/*.h runtime/modules/*/*.h)
+LIBRARY := $(shell find lua -name '*.lua' 2>/dev/null)
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o \
+	$(BUILD)/llhttp/llhttp.o $(BUILD)/library.o
+HOST_OBJECTS := $(HOST_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/command.o
+
+.PHONY: all deps deps-test deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
+	uninstall clean help
+.DELETE_ON_ERROR:
+
+all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
+
+help:
+	@echo 'make demo       build, start the emulator, run scripts/quickstart.lua against it'
+	@echo 'make test       build, run the specs (SPECS=spec/NAME_spec.lua for one)'
+	@echo 'make lint       warnings, clang-tidy, cppcheck, clang-format, luacheck, the house rules'
+	@echo 'make asan       the specs under AddressSanitizer and UBSan, with leak detection'
+	@echo 'make bench      figures, as ratios against peers in the same run'
+	@echo 'make fuzz       each fuzzer for FUZZ_TIME seconds'
+	@echo 'make install    PREFIX= and DESTDIR= as usual; make uninstall takes it away'
+	@echo 'make all        build/sluice, build/libsluice.a, build/libsluice.so'
+
+# ---- Debian packages: installed where we may, else named ----
+define need
+	@missing=; for package in $(1); do \
+	  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ]; then run=; elif sudo -n true 2>/dev/null; then run=sudo; else run=no; fi; \
+	  if [ "$$run" = no ]; then \
+	    echo "Debian packages are missing. Run this, then make again:" >&2; \
+	    echo "    sudo apt-get install$$missing" >&2; exit 1; \
+	  fi; \
+	  echo "installing:$$missing" >&2; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  $$run apt-get update -qq >&2 && $$run apt-get install -y -qq --no-install-recommends $$missing >&2 || exit 1; \
+	fi
+endef
+
+deps:
+	$(call need,$(PACKAGES_BUILD))
+deps-test:
+	$(call need,$(PACKAGES_TEST))
+deps-lint:
+	$(call need,$(PACKAGES_LINT))
+deps-fuzz:
+	$(call need,$(PACKAGES_FUZZ))
+deps-bench:
+	$(call need,$(PACKAGES_BENCH))
+
+# ---- what users and CI run ----
+demo: deps
+	@$(MAKE) --no-print-directory -s $(BUILD)/sluice
+	@$(BUILD)/sluice --emulator scripts/quickstart.lua
+
+test: deps-test
+	@$(MAKE) --no-print-directory all
+	@$(BUILD)/sluice spec/run.lua $(SPECS)
+
+# Headers and packages come first, so the targets below are built by a second make.
+asan: deps-test
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CC='$(CC)' \
+	  CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
+	  $(BUILD)/asan/sluice
+	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  LSAN_OPTIONS=suppressions=spec/lsan.supp:print_suppressions=0 \
+	  SLUICE_SLOW=1 $(BUILD)/asan/sluice spec/run.lua $(SPECS)
+
+lint: deps-lint
+	@CC='$(CC)' LUA='$(LUA)' tools/lint.sh '$(OWN_CFLAGS) $(INCLUDES)' $(SOURCES) $(HOST_SOURCES)
+
+fuzz: deps-fuzz
+	@FUZZ_TIME=$(FUZZ_TIME) tools/fuzz.sh $(BUILD)/fuzz '$(OWN_CFLAGS) $(INCLUDES)'
+
+bench: deps-bench
+	@$(MAKE) --no-print-directory all
+	@$(BUILD)/sluice spec/bench/run.lua
+
+# ---- building ----
+$(BUILD)/%.o: %.c $(HEADERS) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(OWN_CFLAGS) $(WARNINGS) $(INCLUDES) $(CFLAGS) -c $< -o $@
+
+$(BUILD)/llhttp/%.o: $(LLHTTP)/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -fPIC -fvisibility=hidden $(INCLUDES) $(CFLAGS) -w -c $< -o $@
+
+$(BUILD)/library.c: $(LIBRARY) tools/embed.lua
+	@mkdir -p $(@D)
+	$(LUA) tools/embed.lua $@ sl_library lua
+
+$(BUILD)/command.c: runtime/host/command.lua tools/embed.lua
+	@mkdir -p $(@D)
+	$(LUA) tools/embed.lua $@ sl_command sluice.host.command=runtime/host/command.lua
+
+$(BUILD)/library.o $(BUILD)/command.o: %.o: %.c runtime/embedded.h
+	$(CC) $(OWN_CFLAGS) $(INCLUDES) -Iruntime $(CFLAGS) -c $< -o $@
+
+$(BUILD)/libsluice.a: $(OBJECTS)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/libsluice.so: $(OBJECTS)
+	$(CC) $(CFLAGS) -shared -Wl,-soname,libsluice.so.0 $^ $(STATIC)/liblua5.4-cjson.a $(LIBS) -o $@
+
+$(BUILD)/sluice: $(HOST_OBJECTS) $(OBJECTS)
+	$(CC) $(CFLAGS) -rdynamic $^ $(BINARY_LIBS) $(LDFLAGS) -o $@
+
+# ---- installing ----
+INSTALL_LIB = $(DESTDIR)$(PREFIX)/lib
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(INSTALL_LIB)/pkgconfig
+	install -m 755 $(BUILD)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+	install -m 644 runtime/sluice.h $(DESTDIR)$(PREFIX)/include/sluice.h
+	install -m 644 $(BUILD)/libsluice.a $(INSTALL_LIB)/libsluice.a
+	install -m 755 $(BUILD)/libsluice.so $(INSTALL_LIB)/libsluice.so.0
+	ln -sf libsluice.so.0 $(INSTALL_LIB)/libsluice.so
+	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sluice' 'Description: model endpoints from Lua, embeddable' \
+	  'Version: 0.1.0' 'Requires.private: libcurl libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
+	  'Libs.private: -lev -lm -ldl -pthread' 'Cflags: -I$${prefix}/include' \
+	  > $(INSTALL_LIB)/pkgconfig/sluice.pc
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/sluice $(DESTDIR)$(PREFIX)/include/sluice.h \
+	  $(INSTALL_LIB)/libsluice.a $(INSTALL_LIB)/libsluice.so $(INSTALL_LIB)/libsluice.so.0 \
+	  $(INSTALL_LIB)/pkgconfig/sluice.pc
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/* The program `sluice`: the first host of libsluice, through sluice.h and nothing else. */
+#include "../sluice.h"
+#include "../embedded.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum {
+    EXIT_SCRIPT_FAILED = 1,
+    /* What a shell adds to the number of a signal that ended a program. */
+    EXIT_SIGNAL = 128,
+};
+
+/** The command line, in Lua; the build embeds it. */
+extern const struct sl_embedded_file sl_command[];
+
+/** Signal handlers have no argument of ours, so these two are the program's, not the library's. */
+static sluice *volatile host_instance;
+static volatile sig_atomic_t host_signal;
+
+/** How the script ended. */
+typedef struct outcome {
+    int ended, status;
+} outcome;
+
+static void on_signal(int number)
+{
+    int saved = errno;
+    if (host_signal)
+        _exit(EXIT_SIGNAL + number); /* asked twice: whoever asks has no patience left */
+    host_signal = number;
+    sluice_interrupt(host_instance);
+    errno = saved;
+}
+
+static void install_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &action, NULL);
+}
+
+/** Open streams are bounded by descriptors: take as many as we may. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static void on_log(void *user, const char *line, size_t len)
+{
+    (void)user;
+    fprintf(stderr, "%.*s\n", (int)len, line);
+}
+
+static void on_error(void *user, const char *text)
+{
+    (void)user;
+    fprintf(stderr, "sluice: %s\n", text);
+}
+
+static void on_done(void *user, int status, const char *text, size_t len)
+{
+    outcome *end = user;
+    (void)len;
+    end->ended = 1;
+    if (status == SLUICE_OK || status == SLUICE_EEXIT)
+        end->status = (int)strtol(text, NULL, 10);
+    else
+        end->status = EXIT_SCRIPT_FAILED;
+    if (status == SLUICE_ESCRIPT || (status == SLUICE_ECANCELLED && !host_signal))
+        on_error(NULL, text);
+}
+
+static int run(sluice *s, int task, const outcome *end)
+{
+    int cancelled = 0;
+    while (!end->ended) {
+        if (host_signal && !cancelled) {
+            cancelled = 1;
+            sluice_cancel(s, task, host_signal == SIGINT ? "interrupted" : "terminated");
+        }
+        if (sluice_pump(s, 0) > 0 || end->ended)
+            continue;
+        int status = sluice_wait(s, -1);
+        if (status < 0) {
+            on_error(NULL, sluice_strerror(status));
+            return EXIT_SCRIPT_FAILED;
+        }
+    }
+    return host_signal ? EXIT_SIGNAL + host_signal : end->status;
+}
+
+int main(int argc, char **argv)
+{
+    sluice_options options = {
+        .size = sizeof options,
+        .capabilities = SLUICE_CAN_EVERYTHING,
+        .on_log = on_log,
+        .on_error = on_error,
+        .argc = argc,
+        .argv = (const char *const *)argv,
+    };
+    sluice *s = NULL;
+    outcome end = {0, 0};
+    raise_descriptor_limit();
+    int status = sluice_new(&s, &options);
+    if (status < 0) {
+        fprintf(stderr, "sluice: %s\n", sluice_strerror(status));
+        return EXIT_SCRIPT_FAILED;
+    }
+    host_instance = s;
+    install_signals();
+    const char *chunk = (const char *)sl_command[0].bytes;
+    int task = sluice_spawn(s, "=sluice", chunk, sl_command[0].size, on_done, &end);
+    status = task < 0 ? EXIT_SCRIPT_FAILED : run(s, task, &end);
+    fflush(stdout);
+    sluice_delete(s);
+    return status;
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libsluice: model endpoints, streams, retries and caches as Lua, inside a program of yours.
+ *
+ * A host makes a handle, spawns Lua chunks on it, and calls sluice_pump() once a frame or whenever
+ * its loop has time. Nothing else runs: libsluice starts no thread, installs no signal handler,
+ * prints nothing and never ends the process.
+ *
+ * Duties of the environment
+ *   Signals    libsluice asks libcurl not to touch signals, so SIGPIPE is the host's: ignore it,
+ *              or block it on this thread. Sockets of our own send with MSG_NOSIGNAL.
+ *   Threads    Every call belongs to the thread that made the handle, but sluice_wake().
+ *   Process    libcurl, c-ares and OpenSSL keep process-wide state, initialised once and never
+ *              taken down; their memory does not go through the allocator of the options. libev
+ *              aborts the process when its own small allocations fail.
+ *   Memory     Lua's heap and our own memory go through the allocator of the options. Lua runs
+ *              only inside protected calls; running out of memory there ends the task, not the
+ *              process.
+ *   Lua        One Lua in a process: libsluice contains no liblua, the host links or exports it.
+ *   Forking    A handle is not usable in a forked child.
+ *
+ * No call is re-entrant: inside a callback of a handle, no function of that handle may be called
+ * but sluice_wake(), and sluice_delete(), which then takes effect at the end of the pump.
+ */
+#ifndef SLUICE_H
+#define SLUICE_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SLUICE_API __attribute__((visibility("default")))
+#else
+#define SLUICE_API
+#endif
+
+#define SLUICE_VERSION "0.1.0"
+
+struct lua_State;
+
+/** One instance. Any number of them may live in a process, each on a thread of its own or not. */
+typedef struct sluice sluice;
+
+/** What the functions return: 0 or more is success. */
+enum sluice_err {
+    SLUICE_OK = 0,
+    /** No memory, or no descriptor left for the loop. */
+    SLUICE_ENOMEM = -1,
+    /** An argument that cannot be. */
+    SLUICE_EINVAL = -2,
+    /** Called from inside a callback of the same handle. */
+    SLUICE_EBUSY = -3,
+    /** The chunk does not compile. */
+    SLUICE_ESYNTAX = -4,
+    /** The chunk raised an error. */
+    SLUICE_ESCRIPT = -5,
+    /** The task was cancelled. */
+    SLUICE_ECANCELLED = -6,
+    /** Every task waits and nothing can wake one. */
+    SLUICE_ESTALLED = -7,
+    /** The script called os.exit. */
+    SLUICE_EEXIT = -8,
+    /** The loop is the host's: it cannot be waited for here. */
+    SLUICE_EUNSUPPORTED = -9,
+};
+
+/** What an instance may do; nothing is granted unless the options say so. */
+enum sluice_capability {
+    SLUICE_CAN_READ_ENVIRONMENT = 1,
+    SLUICE_CAN_READ_FILES = 2,
+    SLUICE_CAN_WRITE_FILES = 4,
+    SLUICE_CAN_CONNECT = 8,
+    SLUICE_CAN_LISTEN = 16,
+    SLUICE_CAN_SPAWN_PROCESSES = 32,
+    /** os.exit ends every task and is reported as SLUICE_EEXIT; it never ends the process. */
+    SLUICE_CAN_EXIT = 64,
+    SLUICE_CAN_EVERYTHING = 127,
+};
+
+/** What a loop watches a descriptor for. */
+enum sluice_event {
+    SLUICE_READ = 1,
+    SLUICE_WRITE = 2,
+};
+
+/**
+ * A loop of the host's. It calls sluice_ready() when a descriptor is ready and sluice_pump() when
+ * the time of wake_at has come.
+ */
+typedef struct sluice_loop {
+    /** sizeof(sluice_loop). */
+    size_t size;
+    /** Passed to the functions below. */
+    void *user;
+    /** Watches fd for exactly these events (enum sluice_event), 0: no more. 0, or -1 on failure. */
+    int (*watch)(void *user, int fd, unsigned events);
+    /** sluice_pump() is due in `delay_us` microseconds; -1: no timer runs. Called by each pump. */
+    void (*wake_at)(void *user, long delay_us);
+} sluice_loop;
+
+/** Zero it, set `size`, then what is wanted. Everything pointed to must live as long as the handle,
+ * but for `loop`, which is copied. */
+typedef struct sluice_options {
+    /** sizeof(sluice_options). */
+    size_t size;
+    /** A Lua 5.4 state of the host's, with its libraries open; NULL: one of our own. In a host's
+     * state only `coroutine` is changed and modules become requirable; its libraries stay. */
+    struct lua_State *state;
+    /** realloc(3) with size 0 as free(3); NULL: the C library's. */
+    void *(*allocator)(void *user, void *block, size_t size);
+    void *allocator_user;
+    /** Bytes that the Lua heap of our own state may take; 0: no limit. */
+    size_t memory_limit;
+    /** enum sluice_capability, together. */
+    unsigned capabilities;
+    /** A line that sluice.log writes, without its newline. NULL: dropped. */
+    void (*on_log)(void *user, const char *line, size_t len);
+    /** An error that no task could take; with a traceback. NULL: dropped. */
+    void (*on_error)(void *user, const char *text);
+    void *callback_user;
+    /** A loop of the host's; NULL: libev. */
+    const sluice_loop *loop;
+    /** What `...` is in spawned chunks. */
+    int argc;
+    const char *const *argv;
+} sluice_options;
+
+/**
+ * The end of a spawned chunk, called from inside a pump.
+ *
+ * @param status SLUICE_OK: `text` is the chunk's first result as JSON ("null" without one).
+ *               SLUICE_ESCRIPT, SLUICE_ECANCELLED: the error, for people, with its traceback.
+ *               SLUICE_EEXIT: the exit status, in digits.
+ * @param text   `len` bytes and a NUL, valid until the next pump.
+ */
+typedef void (*sluice_done)(void *user, int status, const char *text, size_t len);
+
+/** Makes an instance. The handle is the caller's, to be given to sluice_delete(). */
+SLUICE_API int sluice_new(sluice **out, const sluice_options *options);
+
+/**
+ * Starts a chunk of Lua, text or bytecode, as a task. It runs in the next pump, not here.
+ *
+ * @param name  what error messages call it: "@FILE", or "=NAME".
+ * @param chunk `len` bytes, not needed after the call.
+ * @param done  may be NULL.
+ * @return the task's number (1 or more), for sluice_cancel().
+ */
+SLUICE_API int sluice_spawn(sluice *s, const char *name, const char *chunk, size_t len,
+                            sluice_done done, void *user);
+
+/** Cancels a spawned task: its waits raise TaskCancelled. Nothing happens when it has ended. */
+SLUICE_API int sluice_cancel(sluice *s, int task, const char *reason);
+
+/**
+ * Works for about `budget_us` microseconds: descriptors, timers, tasks; slices Lua that computes
+ * for longer. 0: one turn of the loop, and Lua is not sliced. Never blocks.
+ *
+ * @return 1 when there is work left that needs no waiting, 0 when idle.
+ */
+SLUICE_API int sluice_pump(sluice *s, unsigned budget_us);
+
+/**
+ * Blocks until there may be work, for `timeout_us` microseconds at most; -1: no limit. For hosts
+ * without a loop. SLUICE_ESTALLED when it would block for ever.
+ */
+SLUICE_API int sluice_wait(sluice *s, long timeout_us);
+
+/** Microseconds until a timer is due; -1: none (descriptors may still become ready). */
+SLUICE_API long sluice_next_due(sluice *s);
+
+/** A descriptor of the host's loop is ready; see sluice_loop. No Lua runs before the next pump. */
+SLUICE_API int sluice_ready(sluice *s, int fd, unsigned events);
+
+/** Ends a sluice_wait(). From any thread, and from a signal handler. */
+SLUICE_API void sluice_wake(sluice *s);
+
+/**
+ * Makes the running sluice_pump() return soon, even out of Lua that computes; from a signal handler
+ * on the thread of the handle. When the task is cancelled before the next pump, it is raised there.
+ */
+SLUICE_API void sluice_interrupt(sluice *s);
+
+/**
+ * Cancels every task, lets them unwind for a second at most, and frees everything. In a callback:
+ * marked, and done at the end of the pump. NULL is fine.
+ */
+SLUICE_API void sluice_delete(sluice *s);
+
+/** The text of an enum sluice_err; static. */
+SLUICE_API const char *sluice_strerror(int err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
