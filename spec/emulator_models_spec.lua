@@ -337,6 +337,10 @@ describe("the tabular model", function()
     assert.same({ 2.5 }, predictions { dataframe_records = { record } })
   end)
 
+  it("gives null where the sum is beyond floats", function()
+    assert.same({ json.null }, predictions { instances = { { 1.7e308, 1.7e308 } } })
+  end)
+
   it("keeps an empty answer a list", function()
     local answer = assert(tabular.answer { dataframe_records = json.array {} })
     assert.equal('{"predictions":[]}', json.encode(answer))

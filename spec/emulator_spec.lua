@@ -5,7 +5,9 @@
 local command = require "sluice.emulator.command"
 local config_reader = require "sluice.emulator.config"
 local emulator = require "sluice.emulator"
+local errors = require "sluice.errors"
 local json = require "sluice.json"
+local response = require "sluice.response"
 local routes = require "sluice.emulator.routes"
 local secret = require "sluice.secret"
 local task = require "sluice.task"
@@ -426,6 +428,68 @@ describe("a model of the user's", function()
     refused(res, 429, "REQUEST_LIMIT_EXCEEDED", "slow")
     assert.equal("2", res.headers["retry-after"])
     refused(with(function() error "broken" end)(hello), 400, "BAD_REQUEST", "broken")
+  end)
+end)
+
+describe("an upstream", function()
+  -- The upstream is another emulator: its endpoint "big" answers for the entity main.default.big of the first.
+  local function chain(upstream_options, key)
+    upstream_options.deploy_time = 0
+    local behind = emulator.new(upstream_options)
+    local seen = {}
+    local transport = {}
+    function transport.handle(_, request)
+      seen[#seen + 1] = request
+      return behind.app:handle(request)
+    end
+    create(function(method, path, body)
+      local headers = { authorization = "Bearer upstream-key" }
+      return caller(behind)(method, path, body, headers)
+    end, "big", entity "echo")
+    local query = ready("big", {
+      upstream = "http://upstream.test/serving-endpoints/v1/",
+      upstream_key = key,
+      upstream_transport = transport,
+    })
+    return query, seen
+  end
+
+  it("answers text and embeddings, under the entity's name", function()
+    local query, seen = chain({}, "upstream-key")
+    local answer = query { messages = hello.messages, max_tokens = 5, unknown_key = "kept" }:json()
+    assert.equal("hello", answer.choices[1].message.content)
+    assert.equal("http://upstream.test/serving-endpoints/v1/chat/completions", seen[1].url)
+    assert.same({ model = "big", messages = hello.messages, max_tokens = 5, unknown_key = "kept" },
+      json.decode(seen[1].body))
+    assert.equal("hello", query { prompt = "hello" }:json().choices[1].text)
+    assert.same({ 2 }, query { instances = { 1 } }:json().predictions)
+    assert.equal(2, #seen)
+  end)
+
+  it("refuses as the upstream refuses, but keeps the credentials to itself", function()
+    refused(chain({}, "upstream-key") { messages = {} }, 400, "BAD_REQUEST", "The upstream answered 400: ")
+    local query = chain({ token = "upstream-key" }, "not-the-key")
+    refused(query(hello), 502, "TEMPORARILY_UNAVAILABLE", "The upstream answered 403: Invalid access token.")
+    query = chain({ token = "upstream-key" }, nil)
+    refused(query(hello), 502, "TEMPORARILY_UNAVAILABLE", "The upstream answered 401")
+  end)
+
+  it("that cannot be reached, or that sends no JSON, is a bad gateway", function()
+    local function with(handle)
+      local transport = { handle = handle }
+      return ready("m", { upstream = "http://upstream.test", upstream_transport = transport })
+    end
+    local failure = errors.new("ConnectError", { message = "connection refused" })
+    local query = with(function() return nil, failure end)
+    refused(query(hello), 502, "BAD_GATEWAY", "connection refused")
+    query = with(function() return response.new { status = 200, body = "<html>" } end)
+    refused(query(hello), 502, "BAD_GATEWAY", "not JSON")
+    query = with(function()
+      return response.new { status = 429, headers = { ["retry-after"] = "7" }, body = "slow down" }
+    end)
+    local res = query(hello)
+    refused(res, 429, "REQUEST_LIMIT_EXCEEDED", "slow down")
+    assert.equal("7", res.headers["retry-after"])
   end)
 end)
 

@@ -8,6 +8,7 @@ local random = require "sluice.emulator.random"
 local routes = require "sluice.emulator.routes"
 local secret = require "sluice.secret"
 local task = require "sluice.task"
+local upstream = require "sluice.emulator.models.upstream"
 local web = require "sluice.web"
 local wire = require "sluice.emulator.wire"
 
@@ -32,6 +33,7 @@ local spec = {
   models = "table?",
   upstream = "string?",
   upstream_key = "text?",
+  upstream_transport = "table|userdata?",
   seed = "integer?",
 }
 
@@ -42,9 +44,8 @@ end
 
 local function upstream_model(given)
   if not given.upstream then return nil end
-  -- Only here: the HTTP client is not needed otherwise.
-  local upstream = require "sluice.emulator.models.upstream"
-  return upstream.new { url = given.upstream, key = given.upstream_key and secret.new(given.upstream_key) }
+  local key = given.upstream_key and secret.new(given.upstream_key)
+  return upstream.new { url = given.upstream, key = key, transport = given.upstream_transport }
 end
 
 ---An emulator. It does nothing until its app is asked.
@@ -52,7 +53,8 @@ end
 ---Options: `deploy_time` (seconds an endpoint takes from create to READY; default 1), `latency` (seconds before each
 ---answer to a query; default 0), `token` (what callers must send; `true` makes one up; none accepts any),
 ---`models` (name -> function(request, context) -> response | text | nil, err), `upstream` (base URL of an
----OpenAI-compatible server that answers text and embeddings), `upstream_key` (its token), `seed` (of the traffic split).
+---OpenAI-compatible server that answers text and embeddings), `upstream_key` (its token), `upstream_transport` (what reaches it;
+---default the shared HTTP client), `seed` (of the traffic split).
 ---@param given table|nil
 ---@return sluice.emulator
 function emulator.new(given)

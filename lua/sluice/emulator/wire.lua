@@ -67,7 +67,7 @@ function wire.is_object(value) return type(value) == "table" and not wire.is_lis
 ---@param bytes integer
 ---@return string
 function wire.hex(bytes)
-  return (system.random(bytes):gsub(".", function(c) return ("%02x"):format(c:byte()) end))
+  return (("%02x"):rep(bytes):format(system.random(bytes):byte(1, -1)))
 end
 
 ---A random UUID (version 4).

@@ -21,6 +21,8 @@ end
 local function predict(cells)
   local sum = 1
   for place = 1, #cells do sum = sum + value_of(cells[place]) / place end
+  -- A sum beyond the range of floats has no place in JSON.
+  if sum ~= sum or math.abs(sum) == math.huge then return json.null end
   return sum
 end
 

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- A model that is somebody else's: passes chat, completion and embedding requests on to an OpenAI-compatible server.
 
-local http = require "sluice.http"
+local errors = require "sluice.errors"
+local json = require "sluice.json"
 local secret = require "sluice.secret"
 local wire = require "sluice.emulator.wire"
 
@@ -9,25 +10,17 @@ local upstream = {}
 
 local paths = { chat = "/chat/completions", completion = "/completions", embedding = "/embeddings" }
 
-local longest_excerpt <const> = 500 -- of an upstream's error, in our message
-
--- What the upstream says when it refuses: its error's text, or the beginning of its body.
-local function refusal_text(res)
-  local body = res:json()
-  local inner = type(body) == "table" and body.error
-  if type(inner) == "table" and type(inner.message) == "string" then return inner.message end
-  return tostring(res.body):sub(1, longest_excerpt)
-end
-
 local codes = { [400] = "BAD_REQUEST", [404] = "RESOURCE_DOES_NOT_EXIST", [429] = "REQUEST_LIMIT_EXCEEDED" }
 
 -- The upstream's credentials are the emulator's, not the caller's: its 401 and 403 must not read as the caller's.
+-- Neither does a redirect or another success mean anything to the caller.
 local function refused(res)
+  local err = errors.from_response(res)
   local status = res.status
-  if status == 401 or status == 403 then status = 502 end
+  if status < 400 or status == 401 or status == 403 then status = 502 end
   local code = codes[status] or (status >= 500 and "TEMPORARILY_UNAVAILABLE" or "BAD_REQUEST")
-  local _, refusal = wire.refuse(status, code, "The upstream answered %d: %s", res.status, refusal_text(res))
-  refusal.retry_after = tonumber(res.headers["retry-after"])
+  local _, refusal = wire.refuse(status, code, "The upstream answered %d: %s", res.status, err.message)
+  refusal.retry_after = err.retry_after
   return nil, refusal
 end
 
@@ -39,18 +32,20 @@ local function request_body(body, context)
 end
 
 local function send(options, body, context)
-  local headers = {}
+  local headers = { ["content-type"] = "application/json" }
   if options.key then headers.authorization = secret.join("Bearer ", options.key) end
-  return http.request {
+  -- The HTTP client is not needed by an emulator without an upstream: it is loaded here.
+  local transport = options.transport or require "sluice.http"
+  return transport:handle {
     method = "POST",
     url = options.url:gsub("/+$", "") .. paths[context.kind],
     headers = headers,
-    json = request_body(body, context),
+    body = json.encode(request_body(body, context)),
   }
 end
 
 ---A model that passes requests on.
----@param options table `url` (the base, such as "http://127.0.0.1:8000/v1"), `key` (sluice.secret, sent as bearer token)
+---@param options table `url` (the base, such as "http://127.0.0.1:8000/v1"), `key` (sluice.secret, sent as bearer token), `transport` (default the shared HTTP client)
 ---@return table model
 function upstream.new(options)
   local model = { name = "upstream", kinds = { chat = true, completion = true, embedding = true } }
