@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: MIT */
+/* Easy handles: a pool of them, the options of a transfer, and the callbacks that move its bytes.
+ */
+#include "curl_wire.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    /** Handles kept for later; a new one costs about 2 us more than a kept one. */
+    CURL_MAX_IDLE_HANDLES = 1024,
+    /** Seconds of silence before TCP asks whether the other end lives, and between two questions:
+     * a model may think for minutes, and NAT forgets a silent connection. */
+    CURL_KEEPALIVE_IDLE = 60,
+    CURL_KEEPALIVE_EVERY = 30,
+};
+
+/* ---- callbacks: they store and give a verdict, nothing else ---- */
+
+static int curl_on_prereq(void *user, char *remote, char *local, int remote_port, int local_port)
+{
+    (void)local;
+    (void)local_port;
+    sl_curl_handle *handle = user;
+    sl_http_transfer *transfer = handle->transfer;
+    snprintf(transfer->remote_address, sizeof transfer->remote_address, "%s", remote);
+    transfer->remote_port = remote_port;
+    return sl_http_on_ready(transfer) == SL_HTTP_ABORT ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
+static size_t curl_on_header(char *data, size_t size, size_t count, void *user)
+{
+    sl_curl_handle *handle = user;
+    size_t bytes = size * count;
+    return sl_http_on_head(handle->transfer, data, bytes) == SL_HTTP_ABORT ? 0 : bytes;
+}
+
+static size_t curl_on_write(char *data, size_t size, size_t count, void *user)
+{
+    sl_curl_handle *handle = user;
+    size_t bytes = size * count;
+    switch (sl_http_on_body(handle->transfer, data, bytes)) {
+    case SL_HTTP_GO_ON:
+        return bytes;
+    case SL_HTTP_PAUSE:
+        return CURL_WRITEFUNC_PAUSE;
+    default:
+        return bytes == 0 ? 1 : 0;
+    }
+}
+
+static size_t curl_on_read(char *data, size_t size, size_t count, void *user)
+{
+    sl_curl_handle *handle = user;
+    long bytes = sl_http_on_upload(handle->transfer, data, size * count);
+    return bytes < 0 ? CURL_READFUNC_PAUSE : (size_t)bytes;
+}
+
+static curl_socket_t curl_on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    (void)purpose;
+    sl_curl_wire *wire = user;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    if (fd < 0)
+        return CURL_SOCKET_BAD;
+    wire->open++;
+    return fd;
+}
+
+static int curl_on_close(void *user, curl_socket_t fd)
+{
+    sl_curl_wire *wire = user;
+    wire->open--;
+    return close(fd);
+}
+
+/* ---- the pool ---- */
+
+static void curl_set_tls(const sl_curl_handle *handle)
+{
+    CURL *easy = handle->easy;
+    curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+    curl_easy_setopt(easy, CURLOPT_CAINFO, handle->wire->ca_file);
+    curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+}
+
+/** The options that are the same for every transfer. */
+static void curl_set_constants(sl_curl_handle *handle)
+{
+    CURL *easy = handle->easy;
+    sl_curl_wire *wire = handle->wire;
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, handle);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, handle->error);
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+    curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    /* an empty proxy: libcurl would read the environment, which is a capability */
+    curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(easy, CURLOPT_USERAGENT, "sluice");
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, (long)CURL_KEEPALIVE_IDLE);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, (long)CURL_KEEPALIVE_EVERY);
+    curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, curl_on_prereq);
+    curl_easy_setopt(easy, CURLOPT_PREREQDATA, handle);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, curl_on_header);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, handle);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, curl_on_write);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, handle);
+    curl_easy_setopt(easy, CURLOPT_READFUNCTION, curl_on_read);
+    curl_easy_setopt(easy, CURLOPT_READDATA, handle);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, curl_on_open);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, wire);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, curl_on_close);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, wire);
+    curl_set_tls(handle);
+}
+
+sl_curl_handle *sl_curl_handle_take(sl_curl_wire *wire)
+{
+    sl_curl_handle *handle = wire->idle;
+    if (handle) {
+        wire->idle = handle->next;
+        wire->idle_count--;
+        return handle;
+    }
+    handle = sl_alloc_array(wire->core, 1, sizeof *handle);
+    if (!handle)
+        return NULL;
+    handle->wire = wire;
+    handle->easy = curl_easy_init();
+    if (!handle->easy) {
+        sl_free(wire->core, handle);
+        return NULL;
+    }
+    curl_set_constants(handle);
+    return handle;
+}
+
+void sl_curl_handle_free(sl_curl_handle *handle)
+{
+    sl_core *core = handle->wire->core;
+    curl_easy_cleanup(handle->easy);
+    sl_free(core, handle->nodes);
+    sl_free(core, handle->resolve.data);
+    sl_free(core, handle);
+}
+
+void sl_curl_handle_give_back(sl_curl_handle *handle)
+{
+    sl_curl_wire *wire = handle->wire;
+    handle->transfer = NULL;
+    if (wire->idle_count >= CURL_MAX_IDLE_HANDLES) {
+        sl_curl_handle_free(handle);
+        return;
+    }
+    handle->next = wire->idle;
+    wire->idle = handle;
+    wire->idle_count++;
+}
+
+/* ---- the options of one transfer ---- */
+
+static bool curl_reserve_nodes(sl_curl_handle *handle, size_t count)
+{
+    if (count <= handle->node_capacity)
+        return true;
+    size_t capacity = count < 16 ? 16 : count * 2;
+    struct curl_slist *nodes =
+        sl_realloc(handle->wire->core, handle->nodes, capacity * sizeof *nodes);
+    if (!nodes)
+        return false;
+    handle->nodes = nodes;
+    handle->node_capacity = capacity;
+    return true;
+}
+
+/** A value of nothing is written "Name;": "Name:" would take the header away. */
+static char *curl_header_line(char *line, size_t length)
+{
+    if (line[length - 1] == ' ' && line[length - 2] == ':') {
+        line[length - 2] = ';';
+        line[length - 1] = '\0';
+    }
+    return line;
+}
+
+static bool curl_set_headers(sl_curl_handle *handle, sl_http_transfer *transfer)
+{
+    static char no_expect[] = "Expect:", no_type[] = "Content-Type:";
+    static char chunked[] = "Transfer-Encoding: chunked";
+    if (!curl_reserve_nodes(handle, transfer->line_count + 3))
+        return false;
+    struct curl_slist *nodes = handle->nodes;
+    size_t used = 0;
+    nodes[used++].data = no_expect;
+    if (!transfer->has_content_type)
+        nodes[used++].data = no_type;
+    if (transfer->is_upload)
+        nodes[used++].data = chunked;
+    char *line = transfer->lines;
+    for (size_t i = 0; i < transfer->line_count; i++) {
+        size_t length = strlen(line);
+        nodes[used++].data = curl_header_line(line, length);
+        line += length + 1;
+    }
+    for (size_t i = 0; i < used; i++)
+        nodes[i].next = i + 1 < used ? &nodes[i + 1] : NULL;
+    curl_easy_setopt(handle->easy, CURLOPT_HTTPHEADER, nodes);
+    return true;
+}
+
+static void curl_set_method(sl_curl_handle *handle, const sl_http_transfer *transfer)
+{
+    CURL *easy = handle->easy;
+    const char *method = transfer->method, *usual = "GET";
+    bool is_head = strcmp(method, "HEAD") == 0;
+    bool has_body = transfer->request_body || strcmp(method, "POST") == 0 ||
+                    strcmp(method, "PUT") == 0 || strcmp(method, "PATCH") == 0;
+    if (handle->is_head && !is_head)
+        curl_easy_setopt(easy, CURLOPT_NOBODY, 0L);
+    handle->is_head = is_head;
+    if (is_head) {
+        curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+        usual = "HEAD";
+    } else if (transfer->is_upload || has_body) {
+        const char *body = transfer->request_body ? transfer->request_body : "";
+        curl_off_t size = (curl_off_t)transfer->request_body_size;
+        curl_easy_setopt(easy, CURLOPT_POST, 1L);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, transfer->is_upload ? NULL : body);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+                         transfer->is_upload ? (curl_off_t)-1 : size);
+        usual = "POST";
+    } else {
+        curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+    }
+    bool custom = strcmp(method, usual) != 0;
+    if (custom || handle->has_custom)
+        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, custom ? method : NULL);
+    handle->has_custom = custom;
+}
+
+static void curl_set_verification(sl_curl_handle *handle, const sl_http_transfer *transfer)
+{
+    CURL *easy = handle->easy;
+    if (handle->is_unverified == transfer->verify) {
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, transfer->verify ? 1L : 0L);
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, transfer->verify ? 2L : 0L);
+        handle->is_unverified = !transfer->verify;
+    }
+    if (transfer->ca_file || handle->has_ca_file) {
+        const char *file = transfer->ca_file ? transfer->ca_file : handle->wire->ca_file;
+        curl_easy_setopt(easy, CURLOPT_CAINFO, file);
+        handle->has_ca_file = transfer->ca_file != NULL;
+    }
+}
+
+/** Hands the addresses over, so that libcurl resolves nothing: it would start a thread. */
+static bool curl_set_addresses(sl_curl_handle *handle, const sl_http_transfer *transfer)
+{
+    const char *addresses = transfer->target->named ? transfer->lookup.addresses : NULL;
+    if (!addresses) {
+        if (handle->has_resolve)
+            curl_easy_setopt(handle->easy, CURLOPT_RESOLVE, NULL);
+        handle->has_resolve = false;
+        return true;
+    }
+    const sl_http_host *host = transfer->target->host;
+    size_t size = strlen(host->name) + strlen(addresses) + 10;
+    if (size > handle->resolve_capacity) {
+        char *text = sl_realloc(handle->wire->core, handle->resolve.data, size);
+        if (!text)
+            return false;
+        handle->resolve.data = text;
+        handle->resolve_capacity = size;
+    }
+    /* "+": the entry may grow old, the one of a later transfer replaces it */
+    snprintf(handle->resolve.data, size, "+%s:%u:%s", host->name, host->port, addresses);
+    curl_easy_setopt(handle->easy, CURLOPT_RESOLVE, &handle->resolve);
+    handle->has_resolve = true;
+    return true;
+}
+
+int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer)
+{
+    CURL *easy = handle->easy;
+    handle->error[0] = '\0';
+    curl_easy_setopt(easy, CURLOPT_CURLU, transfer->target->url);
+    curl_set_method(handle, transfer);
+    if (transfer->target->secure)
+        curl_set_verification(handle, transfer);
+    /* the engine's timer is the limit; libcurl's shares its time out among several addresses */
+    int64_t limit = transfer->limits[SL_HTTP_CONNECT] / 1000 + 1;
+    if (limit == 1 || limit > INT_MAX)
+        limit = INT_MAX;
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)limit);
+    if (!curl_set_headers(handle, transfer) || !curl_set_addresses(handle, transfer))
+        return -1;
+    return 0;
+}

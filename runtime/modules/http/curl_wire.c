@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT */
+/* libcurl's multi on the core's loop: its sockets, its one timer, its finished transfers. */
+#include "curl_wire.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <string.h>
+
+struct sl_curl_socket {
+    sl_io io;
+    sl_curl_wire *wire;
+    sl_curl_socket *next, *next_free;
+};
+
+enum {
+    /** Connections kept from the start; never fewer than ran at once, or they would be closed. */
+    CURL_LEAST_KEPT = 64,
+};
+
+/* The one process-wide state, and libcurl forces it; libcurl 7.84 and later lock inside as well. */
+static pthread_once_t curl_started = PTHREAD_ONCE_INIT;
+
+static void curl_start_process(void)
+{
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+/* ---- finished transfers ---- */
+
+static void curl_read_times(sl_curl_handle *handle)
+{
+    sl_http_transfer *transfer = handle->transfer;
+    curl_off_t name = 0, connect = 0, tls = 0;
+    long connections = 1;
+    curl_easy_getinfo(handle->easy, CURLINFO_NUM_CONNECTS, &connections);
+    transfer->reused = connections == 0;
+    if (transfer->reused)
+        return;
+    curl_easy_getinfo(handle->easy, CURLINFO_NAMELOOKUP_TIME_T, &name);
+    curl_easy_getinfo(handle->easy, CURLINFO_CONNECT_TIME_T, &connect);
+    curl_easy_getinfo(handle->easy, CURLINFO_APPCONNECT_TIME_T, &tls);
+    transfer->connect_time = connect > name ? connect - name : 0;
+    transfer->tls_time = tls > connect ? tls - connect : 0;
+}
+
+/** Takes a transfer out of the multi; a connection in the middle of it is closed. */
+static void curl_detach(sl_curl_handle *handle)
+{
+    curl_read_times(handle);
+    curl_multi_remove_handle(handle->wire->multi, handle->easy);
+    handle->transfer->wire = NULL;
+    handle->wire->running--;
+}
+
+static void curl_complete(sl_curl_handle *handle, CURLcode code)
+{
+    sl_http_transfer *transfer = handle->transfer;
+    long system_error = 0;
+    if (code != CURLE_OK)
+        curl_easy_getinfo(handle->easy, CURLINFO_OS_ERRNO, &system_error);
+    curl_detach(handle);
+    sl_curl_report(transfer, code, system_error, handle->error);
+    sl_curl_handle_give_back(handle);
+}
+
+static void curl_drain(sl_curl_wire *wire)
+{
+    int left;
+    const CURLMsg *message;
+    while ((message = curl_multi_info_read(wire->multi, &left))) {
+        if (message->msg != CURLMSG_DONE)
+            continue;
+        CURLcode code = message->data.result;
+        char *handle = NULL;
+        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &handle);
+        curl_complete((sl_curl_handle *)(void *)handle, code);
+    }
+}
+
+/* ---- sockets and timer ---- */
+
+static void curl_act(sl_curl_wire *wire, curl_socket_t fd, int events)
+{
+    int running;
+    curl_multi_socket_action(wire->multi, fd, events, &running);
+    curl_drain(wire);
+}
+
+static void curl_on_ready(sl_io *io, unsigned events)
+{
+    sl_curl_socket *socket = (sl_curl_socket *)io;
+    int bits =
+        ((events & SL_READ) ? CURL_CSELECT_IN : 0) | ((events & SL_WRITE) ? CURL_CSELECT_OUT : 0);
+    curl_act(socket->wire, io->fd, bits);
+}
+
+static void curl_on_due(sl_timer *timer)
+{
+    sl_curl_wire *wire = (sl_curl_wire *)((char *)timer - offsetof(sl_curl_wire, timer));
+    curl_act(wire, CURL_SOCKET_TIMEOUT, 0);
+}
+
+/** Milliseconds, -1: none. 0 too goes by the loop: libcurl may not be called from here. */
+static int curl_on_timer(CURLM *multi, long delay, void *user)
+{
+    (void)multi;
+    sl_curl_wire *wire = user;
+    if (delay < 0)
+        sl_timer_stop(&wire->timer);
+    else
+        sl_timer_start(wire->core, &wire->timer, sl_now(wire->core) + (int64_t)delay * 1000);
+    return 0;
+}
+
+static sl_curl_socket *curl_socket_take(sl_curl_wire *wire)
+{
+    sl_curl_socket *socket = wire->free_sockets;
+    if (socket) {
+        wire->free_sockets = socket->next_free;
+        return socket;
+    }
+    socket = sl_alloc_array(wire->core, 1, sizeof *socket);
+    if (!socket)
+        return NULL;
+    socket->io.on_ready = curl_on_ready;
+    socket->wire = wire;
+    socket->next = wire->sockets;
+    wire->sockets = socket;
+    return socket;
+}
+
+static int curl_on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *of_socket)
+{
+    (void)easy;
+    sl_curl_wire *wire = user;
+    sl_curl_socket *socket = of_socket;
+    if (what == CURL_POLL_REMOVE) {
+        if (!socket)
+            return 0;
+        sl_io_watch(wire->core, &socket->io, 0);
+        socket->next_free = wire->free_sockets;
+        wire->free_sockets = socket;
+        curl_multi_assign(wire->multi, fd, NULL);
+        return 0;
+    }
+    if (!socket) {
+        socket = curl_socket_take(wire);
+        if (!socket)
+            return -1;
+        socket->io.fd = fd;
+        curl_multi_assign(wire->multi, fd, socket);
+    }
+    unsigned events = ((what & CURL_POLL_IN) ? (unsigned)SL_READ : 0u) |
+                      ((what & CURL_POLL_OUT) ? (unsigned)SL_WRITE : 0u);
+    return sl_io_watch(wire->core, &socket->io, events);
+}
+
+/* ---- the table of wire.h ---- */
+
+static void curl_keep_enough(sl_curl_wire *wire)
+{
+    if (wire->running < (size_t)wire->max_connects || wire->max_connects > LONG_MAX / 2)
+        return;
+    wire->max_connects *= 2;
+    curl_multi_setopt(wire->multi, CURLMOPT_MAXCONNECTS, wire->max_connects);
+}
+
+static int curl_wire_start(sl_http_wire *base, sl_http_transfer *transfer)
+{
+    sl_curl_wire *wire = (sl_curl_wire *)base;
+    sl_curl_handle *handle = sl_curl_handle_take(wire);
+    if (!handle)
+        return -1;
+    if (sl_curl_handle_prepare(handle, transfer) < 0 ||
+        curl_multi_add_handle(wire->multi, handle->easy) != CURLM_OK) {
+        sl_curl_handle_give_back(handle);
+        return -1;
+    }
+    handle->transfer = transfer;
+    transfer->wire = handle;
+    wire->running++;
+    curl_keep_enough(wire);
+    return 0;
+}
+
+static void curl_wire_stop(sl_http_wire *base, sl_http_transfer *transfer)
+{
+    (void)base;
+    sl_curl_handle *handle = transfer->wire;
+    curl_detach(handle);
+    sl_curl_handle_give_back(handle);
+}
+
+static void curl_wire_resume(sl_http_wire *base, sl_http_transfer *transfer)
+{
+    (void)base;
+    sl_curl_handle *handle = transfer->wire;
+    if (!handle)
+        return;
+    int mask =
+        (transfer->paused ? CURLPAUSE_RECV : 0) | (transfer->upload_starved ? CURLPAUSE_SEND : 0);
+    /* what was held back comes through the write callback inside this call; where that aborts,
+     * the multi does not hear of it */
+    CURLcode code = curl_easy_pause(handle->easy, mask);
+    if (code != CURLE_OK)
+        curl_complete(handle, code);
+}
+
+static size_t curl_wire_count(const sl_http_wire *base)
+{
+    return ((const sl_curl_wire *)base)->open;
+}
+
+static void curl_wire_close(sl_http_wire *base)
+{
+    sl_curl_wire *wire = (sl_curl_wire *)base;
+    while (wire->idle) {
+        sl_curl_handle *handle = wire->idle;
+        wire->idle = handle->next;
+        sl_curl_handle_free(handle);
+    }
+    if (wire->multi)
+        curl_multi_cleanup(wire->multi);
+    sl_timer_stop(&wire->timer);
+    while (wire->sockets) {
+        sl_curl_socket *socket = wire->sockets;
+        wire->sockets = socket->next;
+        sl_io_watch(wire->core, &socket->io, 0);
+        sl_free(wire->core, socket);
+    }
+    sl_free(wire->core, wire->ca_file);
+    sl_free(wire->core, wire);
+}
+
+static bool curl_wire_init(sl_curl_wire *wire, const char *ca_file)
+{
+    size_t size = strlen(ca_file) + 1;
+    wire->ca_file = sl_alloc(wire->core, size);
+    wire->multi = curl_multi_init();
+    if (!wire->ca_file || !wire->multi)
+        return false;
+    memcpy(wire->ca_file, ca_file, size);
+    wire->max_connects = CURL_LEAST_KEPT;
+    curl_multi_setopt(wire->multi, CURLMOPT_MAXCONNECTS, wire->max_connects);
+    curl_multi_setopt(wire->multi, CURLMOPT_SOCKETFUNCTION, curl_on_socket);
+    curl_multi_setopt(wire->multi, CURLMOPT_SOCKETDATA, wire);
+    curl_multi_setopt(wire->multi, CURLMOPT_TIMERFUNCTION, curl_on_timer);
+    curl_multi_setopt(wire->multi, CURLMOPT_TIMERDATA, wire);
+    return true;
+}
+
+sl_http_wire *sl_http_curl_open(sl_core *core, const char *ca_file)
+{
+    /* Debian's bundle: its default directory of authorities would cost 21 ms at each new
+     * connection, because libcurl then keeps no parsed store */
+    static const char bundle[] = "/etc/ssl/certs/ca-certificates.crt";
+    pthread_once(&curl_started, curl_start_process);
+    sl_curl_wire *wire = sl_alloc_array(core, 1, sizeof *wire);
+    if (!wire)
+        return NULL;
+    wire->core = core;
+    wire->timer.on_due = curl_on_due;
+    wire->base = (sl_http_wire){
+        .start = curl_wire_start,
+        .stop = curl_wire_stop,
+        .resume = curl_wire_resume,
+        .count = curl_wire_count,
+        .close = curl_wire_close,
+    };
+    if (curl_wire_init(wire, ca_file ? ca_file : bundle))
+        return &wire->base;
+    curl_wire_close(&wire->base);
+    return NULL;
+}

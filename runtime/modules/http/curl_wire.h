@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the libcurl wire share. */
+#ifndef SL_HTTP_CURL_WIRE_H
+#define SL_HTTP_CURL_WIRE_H
+
+#include "target.h"
+#include "wire.h"
+
+#include <curl/curl.h>
+
+typedef struct sl_curl_wire sl_curl_wire;
+typedef struct sl_curl_handle sl_curl_handle;
+typedef struct sl_curl_socket sl_curl_socket;
+
+struct sl_curl_wire {
+    sl_http_wire base;
+    sl_core *core;
+    CURLM *multi;
+    /** libcurl's one timer. */
+    sl_timer timer;
+    char *ca_file;
+    /** Easy handles for the next transfers, options set. */
+    sl_curl_handle *idle;
+    size_t idle_count, running;
+    /** Connections that libcurl may keep; grows with the peak of `running`. */
+    long max_connects;
+    size_t open;
+    /** Every watcher, and those not in use. */
+    sl_curl_socket *sockets, *free_sockets;
+};
+
+/** An easy handle and what its options point at. */
+struct sl_curl_handle {
+    CURL *easy;
+    sl_curl_wire *wire;
+    sl_http_transfer *transfer;
+    sl_curl_handle *next;
+    /** The header lines as a list, in one block. */
+    struct curl_slist *nodes;
+    size_t node_capacity;
+    /** "+host:port:addresses". */
+    struct curl_slist resolve;
+    size_t resolve_capacity;
+    /* options that differ from those of a new handle */
+    bool is_head, has_custom, has_resolve, is_unverified, has_ca_file;
+    char error[CURL_ERROR_SIZE];
+};
+
+/* curl_handle.c */
+/** From the pool or new; NULL without memory. */
+sl_curl_handle *sl_curl_handle_take(sl_curl_wire *wire);
+void sl_curl_handle_give_back(sl_curl_handle *handle);
+void sl_curl_handle_free(sl_curl_handle *handle);
+/** Sets the options of a transfer. 0, or -1 without memory. */
+int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer);
+
+/* curl_error.c */
+/** Reports the end of a transfer that libcurl has ended with `code`. */
+void sl_curl_report(sl_http_transfer *transfer, CURLcode code, long system_error,
+                    const char *detail);
+
+#endif

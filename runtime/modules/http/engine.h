@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * HTTP requests as a small C interface: what the binding sees, whatever speaks on the wire.
+ *
+ * An engine admits transfers (limits in total and per host), resolves names, enforces the time
+ * limits and keeps the buffers; a wire (wire.h) carries them. Nothing here calls Lua or raises:
+ * `on_change` tells the owner that a transfer has moved on.
+ *
+ * Process-wide: libcurl is initialised once, at the first engine, and never cleaned up. libcurl
+ * sets no signal handler here (CURLOPT_NOSIGNAL): SIGPIPE is the host's to ignore.
+ */
+#ifndef SL_HTTP_ENGINE_H
+#define SL_HTTP_ENGINE_H
+
+#include "core/core.h"
+#include "modules/resolver/resolver.h"
+
+typedef struct sl_http_engine sl_http_engine;
+typedef struct sl_http_target sl_http_target;
+typedef struct sl_http_transfer sl_http_transfer;
+
+/** Zeroed means the defaults. Everything is copied. */
+typedef struct sl_http_engine_options {
+    /** Authorities in PEM; NULL: Debian's bundle. Read when TLS is first used. */
+    const char *ca_file;
+    /** Requests at once in all, and to one host and port; 0: as many as come. */
+    unsigned max_connections, max_per_host;
+    /** See sl_resolver_options. */
+    sl_resolver_options resolver;
+} sl_http_engine_options;
+
+/** NULL on failure; `reason` then is a static text. */
+sl_http_engine *sl_http_engine_open(sl_core *core, const sl_http_engine_options *options,
+                                    const char **reason);
+/** Every transfer fails with ConnectError "the client was closed". Takes NULL. */
+void sl_http_engine_close(sl_http_engine *engine);
+
+typedef struct sl_http_stats {
+    /** Open connections; of them without a request; requests that wait for a slot. */
+    size_t open, idle, waiting;
+    /** Requests that have a slot. */
+    size_t active;
+} sl_http_stats;
+
+void sl_http_engine_stats(const sl_http_engine *engine, sl_http_stats *stats);
+
+enum sl_http_limit {
+    SL_HTTP_QUEUE,
+    SL_HTTP_CONNECT,
+    SL_HTTP_FIRST_BYTE,
+    SL_HTTP_IDLE,
+    SL_HTTP_TOTAL,
+    SL_HTTP_LIMITS,
+};
+
+typedef struct sl_http_field {
+    const char *name, *value;
+    size_t name_size, value_size;
+} sl_http_field;
+
+/** Pointers hold during sl_http_transfer_start only, but for `body`: until the transfer ends. */
+typedef struct sl_http_request {
+    const char *method;
+    const char *url;
+    size_t url_size;
+    const sl_http_field *fields;
+    size_t field_count;
+    /** NULL without one. */
+    const char *body;
+    size_t body_size;
+    /** The body comes by sl_http_transfer_send instead. */
+    bool upload;
+    /** The body of the answer is read in pieces, with back-pressure. */
+    bool streamed;
+    /** Check certificate and host name. */
+    bool verify;
+    /** NULL: the engine's. */
+    const char *ca_file;
+    /** Bytes of the answer's body; above it the transfer fails. 0: no limit. */
+    uint64_t max_response;
+    /** Microseconds; 0: no limit. */
+    int64_t limits[SL_HTTP_LIMITS];
+} sl_http_request;
+
+enum sl_http_state {
+    /** Zeroed, or stopped by its owner. */
+    SL_HTTP_IDLE_STATE,
+    SL_HTTP_QUEUED,
+    SL_HTTP_RESOLVING,
+    SL_HTTP_CONNECTING,
+    /** Sent, or being sent; no byte of the answer yet. */
+    SL_HTTP_WAITING,
+    SL_HTTP_HEAD,
+    SL_HTTP_BODY,
+    SL_HTTP_DONE,
+    SL_HTTP_FAILED,
+};
+
+/** Texts but `message` are static. */
+typedef struct sl_http_failure {
+    /** "ConnectError", ...; NULL: no memory. */
+    const char *kind;
+    /** "queue", "resolve", "connect", "tls", "send", "first_byte", "head", "body". */
+    const char *phase;
+    /** Of a TimeoutError: which. */
+    const char *limit;
+    /** "RESPONSE_TOO_LARGE", "HEAD_TOO_LARGE", or NULL. */
+    const char *code;
+    /** The request, or a part of it, was sent. */
+    bool maybe_executed;
+    char message[192];
+} sl_http_failure;
+
+/** Microseconds of each phase, 0 where there was none; total up to the end, or up to now. */
+typedef struct sl_http_timing {
+    int64_t queue, resolve, connect, tls, first_byte, total;
+    /** The connection had served before. */
+    bool reused;
+} sl_http_timing;
+
+typedef struct sl_http_buffer {
+    char *data;
+    /** Bytes from `data` on; of them taken already; room. */
+    size_t size, taken, capacity;
+} sl_http_buffer;
+
+/** One request and its answer, embedded in its owner; zero it before use. */
+struct sl_http_transfer {
+    /* set by the owner */
+    /** Called from the loop when the state, the buffer or the room for a body has changed. It may
+     * not stop, start or free a transfer. */
+    void (*on_change)(sl_http_transfer *transfer);
+
+    /* read by the owner */
+    enum sl_http_state state;
+    bool head_complete;
+    /** The read side stands still until sl_http_transfer_taken. */
+    bool paused;
+    int status;
+    /** Status line and header lines, each with its CRLF. */
+    sl_http_buffer head;
+    /** What has come of the body and was not taken. */
+    sl_http_buffer body;
+    /** Bytes of the body so far. */
+    uint64_t received;
+    sl_http_failure failure;
+    char method[24];
+    /** "http://host/path": the URL without user, password, query and fragment; cut when long. */
+    char label[160];
+    /** The other end; empty before there was one. */
+    char remote_address[46];
+    int remote_port;
+
+    /* the engine's */
+    /** NULL while there is nothing to give back. */
+    sl_http_engine *engine;
+    /** Until it is over, as are the two below. */
+    sl_http_target *target;
+    /** The header lines, "Name: value", each with a NUL behind it. */
+    char *lines;
+    char *ca_file;
+    size_t line_count;
+    sl_http_transfer *next, *previous;
+    struct http_list *list;
+    /** Private to the wire. */
+    void *wire;
+    sl_lookup lookup;
+    sl_timer timer;
+    int64_t limits[SL_HTTP_LIMITS];
+    int64_t started, admitted, resolved, ready, first_byte, last_activity, ended;
+    int64_t connect_time, tls_time;
+    uint64_t max_response;
+    const char *request_body;
+    size_t request_body_size;
+    sl_http_buffer upload;
+    bool streamed, verify, reused, has_slot, is_upload, upload_ended, upload_starved,
+        has_content_type;
+};
+
+/**
+ * Starts a transfer. Returns NULL, or why the request is not one (static text): then nothing has
+ * started. Whatever happens later is told by the state; it may be SL_HTTP_FAILED at once.
+ */
+const char *sl_http_transfer_start(sl_http_engine *engine, sl_http_transfer *transfer,
+                                   const sl_http_request *request);
+/** Cancels what runs (its connection closes at once) and frees the buffers. Idempotent. */
+void sl_http_transfer_stop(sl_http_transfer *transfer);
+/** Bytes of `body` were taken by the owner; lets a paused read side go on. */
+void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size);
+/** More of the request's body. Returns 1 taken, 0 no room now (wait for on_change), -1 no memory.
+ */
+int sl_http_transfer_send(sl_http_transfer *transfer, const char *data, size_t size);
+void sl_http_transfer_send_end(sl_http_transfer *transfer);
+bool sl_http_transfer_is_over(const sl_http_transfer *transfer);
+void sl_http_transfer_timing(const sl_http_transfer *transfer, sl_http_timing *timing);
+
+#endif

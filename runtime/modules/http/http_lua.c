@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: MIT */
+/* sluice.core.http: engines and transfers for Lua, without defaults or policy (sluice.http has). */
+#include "engine.h"
+
+#include <limits.h>
+#include <string.h>
+
+LUAMOD_API int luaopen_sluice_core_http(lua_State *L);
+
+static const char http_engine_type[] = "sluice.http.engine";
+static const char http_transfer_type[] = "sluice.http.transfer";
+
+typedef struct lua_engine {
+    /** NULL when closed. */
+    sl_http_engine *engine;
+    sl_core *core;
+    sl_close_hook hook;
+} lua_engine;
+
+/** User values: the request's body, the engine. */
+typedef struct lua_transfer {
+    sl_http_transfer transfer;
+    sl_core *core;
+    /** The task that waits for it. */
+    sl_task *waiter;
+} lua_transfer;
+
+/* ---- engines ---- */
+
+static void lua_engine_close(lua_engine *self)
+{
+    sl_http_engine *engine = self->engine;
+    self->engine = NULL;
+    sl_close_hook_remove(&self->hook);
+    sl_http_engine_close(engine);
+}
+
+static void on_http_core_close(sl_close_hook *hook)
+{
+    lua_engine_close((lua_engine *)(void *)((char *)hook - offsetof(lua_engine, hook)));
+}
+
+static lua_engine *check_engine(lua_State *L)
+{
+    lua_engine *self = luaL_checkudata(L, 1, http_engine_type);
+    if (!self->engine)
+        luaL_error(L, "the client is closed");
+    return self;
+}
+
+static unsigned field_count_of(lua_State *L, int options, const char *name)
+{
+    lua_getfield(L, options, name);
+    lua_Integer count = luaL_optinteger(L, -1, 0);
+    lua_pop(L, 1);
+    return count < 0 || count > INT_MAX ? INT_MAX : (unsigned)count;
+}
+
+/** { ca_file =, max_connections =, max_per_host =, dns_servers =, dns_over_tcp = } */
+static int l_http_open(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    sl_http_engine_options options = {
+        .max_connections = field_count_of(L, 1, "max_connections"),
+        .max_per_host = field_count_of(L, 1, "max_per_host"),
+    };
+    lua_getfield(L, 1, "ca_file");
+    options.ca_file = luaL_optstring(L, -1, NULL);
+    lua_getfield(L, 1, "dns_servers");
+    options.resolver.servers = luaL_optstring(L, -1, NULL);
+    lua_getfield(L, 1, "dns_over_tcp");
+    options.resolver.over_tcp = lua_toboolean(L, -1);
+    if (options.ca_file)
+        sl_require_capability(L, SL_CAN_READ_FILES, "http.client: ca_file");
+    sl_core *core = sl_core_of(L);
+    lua_engine *self = lua_newuserdatauv(L, sizeof *self, 0);
+    memset(self, 0, sizeof *self);
+    luaL_setmetatable(L, http_engine_type);
+    self->core = core;
+    self->hook.on_close = on_http_core_close;
+    const char *reason;
+    self->engine = sl_http_engine_open(core, &options, &reason);
+    if (!self->engine) {
+        lua_pushnil(L);
+        lua_pushstring(L, reason);
+        return 2;
+    }
+    sl_close_hook_add(core, &self->hook);
+    return 1;
+}
+
+static int l_engine_close(lua_State *L)
+{
+    lua_engine_close(luaL_checkudata(L, 1, http_engine_type));
+    return 0;
+}
+
+static int l_engine_is_open(lua_State *L)
+{
+    const lua_engine *self = luaL_checkudata(L, 1, http_engine_type);
+    lua_pushboolean(L, self->engine != NULL);
+    return 1;
+}
+
+static void set_count(lua_State *L, const char *name, size_t count)
+{
+    lua_pushinteger(L, (lua_Integer)count);
+    lua_setfield(L, -2, name);
+}
+
+static int l_engine_stats(lua_State *L)
+{
+    sl_http_stats stats;
+    sl_http_engine_stats(check_engine(L)->engine, &stats);
+    lua_createtable(L, 0, 4);
+    set_count(L, "open", stats.open);
+    set_count(L, "idle", stats.idle);
+    set_count(L, "active", stats.active);
+    set_count(L, "waiting", stats.waiting);
+    return 1;
+}
+
+/* ---- waiting for a transfer ---- */
+
+static void on_transfer_change(sl_http_transfer *transfer)
+{
+    lua_transfer *self = (lua_transfer *)transfer;
+    sl_task *task = self->waiter;
+    if (!task)
+        return;
+    self->waiter = NULL;
+    sl_wake(task);
+}
+
+/** A cancelled request's connection closes at once. */
+static void on_transfer_cancel(sl_task *task, void *object)
+{
+    (void)task;
+    lua_transfer *self = object;
+    self->waiter = NULL;
+    sl_http_transfer_stop(&self->transfer);
+}
+
+static int transfer_wait(lua_State *L, lua_transfer *self, lua_KContext ctx, lua_KFunction k)
+{
+    if (self->waiter)
+        return luaL_error(L, "another task waits for this response");
+    sl_wait_check(L);
+    self->waiter = sl_task_current(self->core);
+    return sl_wait(L, self->transfer.label, on_transfer_cancel, self, ctx, k);
+}
+
+static lua_transfer *check_transfer(lua_State *L)
+{
+    return luaL_checkudata(L, 1, http_transfer_type);
+}
+
+/* ---- what an answer becomes in Lua ---- */
+
+static void set_seconds(lua_State *L, const char *name, int64_t microseconds)
+{
+    lua_pushnumber(L, (lua_Number)microseconds / 1e6);
+    lua_setfield(L, -2, name);
+}
+
+/** Pushes { timing = { ... }, remote_address = }, as sluice.meta shows it. */
+static void push_facts(lua_State *L, const sl_http_transfer *transfer)
+{
+    sl_http_timing timing;
+    sl_http_transfer_timing(transfer, &timing);
+    lua_createtable(L, 0, 2);
+    lua_createtable(L, 0, 8);
+    set_seconds(L, "queue", timing.queue);
+    set_seconds(L, "resolve", timing.resolve);
+    set_seconds(L, "connect", timing.connect);
+    set_seconds(L, "tls", timing.tls);
+    set_seconds(L, "first_byte", timing.first_byte);
+    set_seconds(L, "total", timing.total);
+    lua_pushboolean(L, timing.reused);
+    lua_setfield(L, -2, "reused");
+    lua_pushinteger(L, (lua_Integer)transfer->received);
+    lua_setfield(L, -2, "bytes_in");
+    lua_setfield(L, -2, "timing");
+    if (transfer->remote_address[0]) {
+        bool v6 = strchr(transfer->remote_address, ':') != NULL;
+        lua_pushfstring(L, v6 ? "[%s]:%d" : "%s:%d", transfer->remote_address,
+                        transfer->remote_port);
+        lua_setfield(L, -2, "remote_address");
+    }
+}
+
+static void set_text(lua_State *L, const char *name, const char *text)
+{
+    if (!text)
+        return;
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, name);
+}
+
+/** Pushes nil and { kind =, message =, phase =, limit =, code =, object =, ... }; 2. */
+static int push_transfer_failure(lua_State *L, const sl_http_transfer *transfer)
+{
+    const sl_http_failure *failure = &transfer->failure;
+    bool stopped = transfer->state != SL_HTTP_FAILED;
+    if (!stopped && !failure->kind)
+        return luaL_error(L, "not enough memory");
+    lua_pushnil(L);
+    lua_createtable(L, 0, 8);
+    set_text(L, "kind", stopped ? "TruncatedStream" : failure->kind);
+    set_text(L, "message", stopped ? "the response was closed" : failure->message);
+    set_text(L, "phase", stopped ? "body" : failure->phase);
+    set_text(L, "limit", failure->limit);
+    set_text(L, "code", failure->code);
+    set_text(L, "operation", transfer->method);
+    set_text(L, "object", transfer->label);
+    lua_pushboolean(L, stopped || failure->maybe_executed);
+    lua_setfield(L, -2, "maybe_executed");
+    push_facts(L, transfer);
+    lua_setfield(L, -2, "facts");
+    return 2;
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/** Pushes { name, value } for a line of the head; false for what is no field. */
+static bool push_field(lua_State *L, const char *line, const char *end)
+{
+    const char *colon = memchr(line, ':', (size_t)(end - line));
+    if (!colon || colon == line)
+        return false;
+    const char *value = colon + 1;
+    while (value < end && is_blank(*value))
+        value++;
+    while (end > value && is_blank(end[-1]))
+        end--;
+    lua_createtable(L, 2, 0);
+    lua_pushlstring(L, line, (size_t)(colon - line));
+    lua_rawseti(L, -2, 1);
+    lua_pushlstring(L, value, (size_t)(end - value));
+    lua_rawseti(L, -2, 2);
+    return true;
+}
+
+/** Pushes the reason phrase and the array of fields. */
+static void push_head(lua_State *L, const sl_http_buffer *head)
+{
+    const char *at = head->data, *end = head->data + head->size;
+    const char *stop = memchr(at, '\n', head->size);
+    const char *next = stop ? stop + 1 : end;
+    while (next > at && is_blank(next[-1]))
+        next--;
+    const char *space = memchr(at, ' ', (size_t)(next - at));
+    const char *reason = space && next - space > 5 ? space + 5 : next;
+    lua_pushlstring(L, reason, (size_t)(next - reason));
+    lua_createtable(L, 8, 0);
+    lua_Integer count = 0;
+    for (at = stop ? stop + 1 : end; at < end; at = stop) {
+        stop = memchr(at, '\n', (size_t)(end - at));
+        stop = stop ? stop + 1 : end;
+        if (push_field(L, at, stop))
+            lua_rawseti(L, -2, ++count);
+    }
+}
+
+/**
+ * Continues when the head (streamed) or all of it is there. `ctx` is the transfer's place on the
+ * stack. Gives status, reason, fields, body (or the transfer), facts.
+ */
+static int transfer_answer(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status;
+    lua_transfer *self = lua_touserdata(L, (int)ctx);
+    sl_http_transfer *transfer = &self->transfer;
+    bool ready = transfer->streamed && transfer->head_complete;
+    if (!ready && !sl_http_transfer_is_over(transfer))
+        return transfer_wait(L, self, ctx, transfer_answer);
+    if (!ready && transfer->state != SL_HTTP_DONE) {
+        int count = push_transfer_failure(L, transfer);
+        sl_http_transfer_stop(transfer);
+        return count;
+    }
+    lua_pushinteger(L, transfer->status);
+    push_head(L, &transfer->head);
+    if (transfer->streamed)
+        lua_pushvalue(L, (int)ctx);
+    else
+        lua_pushlstring(L, transfer->body.data ? transfer->body.data : "", transfer->body.size);
+    push_facts(L, transfer);
+    if (!transfer->streamed)
+        sl_http_transfer_stop(transfer);
+    return 5;
+}
+
+/* ---- starting one ---- */
+
+static int64_t limit_of_field(lua_State *L, int settings, const char *name)
+{
+    lua_getfield(L, settings, name);
+    bool given = lua_isnumber(L, -1);
+    lua_Number seconds = lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    /* a thousand years are no limit; they would overflow */
+    if (!given || seconds > 3.2e10)
+        return 0;
+    int64_t microseconds = seconds > 0 ? (int64_t)(seconds * 1e6) : 0;
+    return microseconds > 0 ? microseconds : 1;
+}
+
+static bool flag_of_field(lua_State *L, int settings, const char *name)
+{
+    lua_getfield(L, settings, name);
+    bool flag = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return flag;
+}
+
+static void read_settings(lua_State *L, int settings, sl_http_request *request)
+{
+    request->streamed = flag_of_field(L, settings, "stream");
+    request->verify = flag_of_field(L, settings, "verify");
+    request->limits[SL_HTTP_QUEUE] = limit_of_field(L, settings, "queue");
+    request->limits[SL_HTTP_CONNECT] = limit_of_field(L, settings, "connect");
+    request->limits[SL_HTTP_FIRST_BYTE] = limit_of_field(L, settings, "first_byte");
+    request->limits[SL_HTTP_IDLE] = limit_of_field(L, settings, "idle");
+    request->limits[SL_HTTP_TOTAL] = limit_of_field(L, settings, "total");
+    lua_getfield(L, settings, "max_response");
+    request->max_response = (uint64_t)lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    /* stays in the caller's table for as long as the pointer is used */
+    lua_getfield(L, settings, "ca_file");
+    request->ca_file = lua_tostring(L, -1);
+    lua_pop(L, 1);
+    if (request->ca_file)
+        sl_require_capability(L, SL_CAN_READ_FILES, "http.request: ca_file");
+}
+
+/** { name, value, name, value, ... }; in memory of Lua's, on the stack. */
+static void read_fields(lua_State *L, int index, sl_http_request *request)
+{
+    lua_Unsigned count = lua_rawlen(L, index) / 2;
+    if (count == 0)
+        return;
+    luaL_argcheck(L, count < 10000, index, "too many headers");
+    sl_http_field *fields = lua_newuserdatauv(L, (size_t)count * sizeof *fields, 0);
+    for (lua_Unsigned i = 0; i < count; i++) {
+        lua_rawgeti(L, index, (lua_Integer)(2 * i + 1));
+        lua_rawgeti(L, index, (lua_Integer)(2 * i + 2));
+        if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
+            luaL_argerror(L, index, "a header is not made of strings");
+        fields[i].name = lua_tolstring(L, -2, &fields[i].name_size);
+        fields[i].value = lua_tolstring(L, -1, &fields[i].value_size);
+        lua_pop(L, 2);
+    }
+    request->fields = fields;
+    request->field_count = (size_t)count;
+}
+
+enum {
+    ARG_METHOD = 2,
+    ARG_URL,
+    ARG_FIELDS,
+    /** A string, nil, or true: it comes by transfer:send. */
+    ARG_BODY,
+    ARG_SETTINGS,
+    ARG_TRANSFER,
+};
+
+/** Leaves the transfer at ARG_TRANSFER and returns it; NULL with nil and a text pushed. */
+static lua_transfer *start_transfer(lua_State *L)
+{
+    lua_engine *engine = check_engine(L);
+    sl_http_request request = {.method = luaL_checkstring(L, ARG_METHOD)};
+    request.url = luaL_checklstring(L, ARG_URL, &request.url_size);
+    luaL_checktype(L, ARG_FIELDS, LUA_TTABLE);
+    luaL_checktype(L, ARG_SETTINGS, LUA_TTABLE);
+    lua_settop(L, ARG_SETTINGS);
+    request.upload = lua_type(L, ARG_BODY) == LUA_TBOOLEAN;
+    if (!request.upload)
+        request.body = luaL_optlstring(L, ARG_BODY, NULL, &request.body_size);
+    sl_require_capability(L, SL_CAN_CONNECT, "http.request");
+    sl_require_real_time(L, "http.request");
+    sl_wait_check(L);
+    read_settings(L, ARG_SETTINGS, &request);
+    lua_transfer *self = lua_newuserdatauv(L, sizeof *self, 2);
+    memset(self, 0, sizeof *self);
+    luaL_setmetatable(L, http_transfer_type);
+    self->core = engine->core;
+    self->transfer.on_change = on_transfer_change;
+    lua_pushvalue(L, ARG_BODY);
+    lua_setiuservalue(L, ARG_TRANSFER, 1);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, ARG_TRANSFER, 2);
+    read_fields(L, ARG_FIELDS, &request);
+    const char *reason = sl_http_transfer_start(engine->engine, &self->transfer, &request);
+    lua_settop(L, ARG_TRANSFER);
+    if (!reason)
+        return self;
+    lua_pushnil(L);
+    lua_pushstring(L, reason);
+    return NULL;
+}
+
+/** (method, url, fields, body, settings): a transfer that has started, or nil and what is wrong. */
+static int l_engine_start(lua_State *L)
+{
+    return start_transfer(L) ? 1 : 2;
+}
+
+/** The same, and waits for the answer: see transfer_answer; nil and a text for a wrong request. */
+static int l_engine_perform(lua_State *L)
+{
+    if (!start_transfer(L))
+        return 2;
+    return transfer_answer(L, LUA_OK, ARG_TRANSFER);
+}
+
+/* ---- methods of a transfer ---- */
+
+static int l_transfer_answer(lua_State *L)
+{
+    check_transfer(L);
+    lua_settop(L, 1);
+    return transfer_answer(L, LUA_OK, 1);
+}
+
+static int transfer_read(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status;
+    lua_transfer *self = lua_touserdata(L, (int)ctx);
+    sl_http_transfer *transfer = &self->transfer;
+    size_t size = transfer->body.size - transfer->body.taken;
+    if (size > 0) {
+        lua_pushlstring(L, transfer->body.data + transfer->body.taken, size);
+        sl_http_transfer_taken(transfer, size);
+        return 1;
+    }
+    if (transfer->state == SL_HTTP_DONE)
+        return 0;
+    if (sl_http_transfer_is_over(transfer))
+        return push_transfer_failure(L, transfer);
+    return transfer_wait(L, self, ctx, transfer_read);
+}
+
+/** The next piece, nothing at the end, or nil and a failure. */
+static int l_transfer_read(lua_State *L)
+{
+    check_transfer(L);
+    lua_settop(L, 1);
+    return transfer_read(L, LUA_OK, 1);
+}
+
+static int transfer_send(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status;
+    lua_transfer *self = lua_touserdata(L, 1);
+    sl_http_transfer *transfer = &self->transfer;
+    size_t size;
+    const char *piece = lua_tolstring(L, 2, &size);
+    bool wanted = !sl_http_transfer_is_over(transfer) && !transfer->head_complete;
+    int sent = wanted ? sl_http_transfer_send(transfer, piece, size) : 1;
+    if (sent < 0)
+        return luaL_error(L, "not enough memory");
+    if (sent == 0)
+        return transfer_wait(L, self, ctx, transfer_send);
+    lua_pushboolean(L, wanted);
+    return 1;
+}
+
+/** One more piece of the body, or its end; false when the server does not want any more. */
+static int l_transfer_send(lua_State *L)
+{
+    lua_transfer *self = check_transfer(L);
+    if (lua_isnoneornil(L, 2)) {
+        if (!sl_http_transfer_is_over(&self->transfer))
+            sl_http_transfer_send_end(&self->transfer);
+        return 0;
+    }
+    luaL_checkstring(L, 2);
+    lua_settop(L, 2);
+    return transfer_send(L, LUA_OK, 0);
+}
+
+static int l_transfer_facts(lua_State *L)
+{
+    push_facts(L, &check_transfer(L)->transfer);
+    return 1;
+}
+
+/** The one way out: close, __close, __gc. */
+static int l_transfer_close(lua_State *L)
+{
+    lua_transfer *self = check_transfer(L);
+    sl_http_transfer_stop(&self->transfer);
+    on_transfer_change(&self->transfer);
+    return 0;
+}
+
+static int l_transfer_tostring(lua_State *L)
+{
+    const lua_transfer *self = check_transfer(L);
+    const sl_http_transfer *transfer = &self->transfer;
+    lua_pushfstring(L, "sluice.http.transfer: %s %s", transfer->method, transfer->label);
+    return 1;
+}
+
+static const luaL_Reg http_engine_methods[] = {
+    {"start", l_engine_start},     {"perform", l_engine_perform}, {"stats", l_engine_stats},
+    {"is_open", l_engine_is_open}, {"close", l_engine_close},     {NULL, NULL},
+};
+
+static const luaL_Reg http_engine_metamethods[] = {
+    {"__gc", l_engine_close},
+    {"__close", l_engine_close},
+    {NULL, NULL},
+};
+
+static const luaL_Reg http_transfer_methods[] = {
+    {"answer", l_transfer_answer}, {"read", l_transfer_read},   {"send", l_transfer_send},
+    {"facts", l_transfer_facts},   {"close", l_transfer_close}, {NULL, NULL},
+};
+
+static const luaL_Reg http_transfer_metamethods[] = {
+    {"__gc", l_transfer_close},
+    {"__close", l_transfer_close},
+    {"__tostring", l_transfer_tostring},
+    {NULL, NULL},
+};
+
+static const luaL_Reg http_functions[] = {
+    {"open", l_http_open},
+    {NULL, NULL},
+};
+
+static void http_register_type(lua_State *L, const char *type, const luaL_Reg *methods,
+                               const luaL_Reg *metamethods)
+{
+    luaL_newmetatable(L, type);
+    luaL_setfuncs(L, metamethods, 0);
+    lua_newtable(L);
+    luaL_setfuncs(L, methods, 0);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
+int luaopen_sluice_core_http(lua_State *L)
+{
+    http_register_type(L, http_engine_type, http_engine_methods, http_engine_metamethods);
+    http_register_type(L, http_transfer_type, http_transfer_methods, http_transfer_metamethods);
+    luaL_newlib(L, http_functions);
+    return 1;
+}

@@ -1,0 +1,481 @@
+/* SPDX-License-Identifier: MIT */
+/* A transfer: what the request is made of, the buffers of its answer, and what a wire reports. */
+#include "private.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum {
+    /** A head, all its lines. Servers send some hundred bytes; proxies allow 8 to 64 KB. */
+    HTTP_MAX_HEAD = 256 * 1024,
+    /** Bytes of a streamed body at which reading stops: eight pieces of 16 KB as libcurl gives
+     * them, so that a fast reader seldom meets it and 1000 readers that sleep hold 128 MB. */
+    HTTP_HIGH_WATER = 128 * 1024,
+    /** Bytes of an upload kept ahead of the wire. */
+    HTTP_UPLOAD_AHEAD = 64 * 1024,
+    /** A Content-Length is believed up to here when room is made before the bytes come. */
+    HTTP_MAX_RESERVE = 1024 * 1024,
+};
+
+/* ---- buffers ---- */
+
+static bool http_buffer_reserve(sl_core *core, sl_http_buffer *buffer, size_t more)
+{
+    if (buffer->capacity - buffer->size >= more)
+        return true;
+    if (more > SIZE_MAX / 4 - buffer->size)
+        return false;
+    size_t capacity = buffer->capacity ? buffer->capacity : 1024;
+    while (capacity - buffer->size < more)
+        capacity *= 2;
+    char *data = sl_realloc(core, buffer->data, capacity);
+    if (!data)
+        return false;
+    buffer->data = data;
+    buffer->capacity = capacity;
+    return true;
+}
+
+static bool http_buffer_append(sl_core *core, sl_http_buffer *buffer, const char *data, size_t size)
+{
+    if (!http_buffer_reserve(core, buffer, size))
+        return false;
+    memcpy(buffer->data + buffer->size, data, size);
+    buffer->size += size;
+    return true;
+}
+
+static void http_buffer_fini(sl_core *core, sl_http_buffer *buffer)
+{
+    sl_free(core, buffer->data);
+    *buffer = (sl_http_buffer){0};
+}
+
+/* ---- what a request is made of ---- */
+
+static bool http_is_token(const char *text, size_t size)
+{
+    static const char special[] = "!#$%&'*+-.^_`|~";
+    if (size == 0)
+        return false;
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+        bool alnum = (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z');
+        if (!alnum && (c == 0 || !strchr(special, c)))
+            return false;
+    }
+    return true;
+}
+
+static bool http_is_value(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if ((c < 0x20 && c != '\t') || c == 0x7F)
+            return false;
+    }
+    return true;
+}
+
+static bool http_is_name(const sl_http_field *field, const char *name)
+{
+    return field->name_size == strlen(name) &&
+           strncasecmp(field->name, name, field->name_size) == 0;
+}
+
+static const char *http_check_request(const sl_http_request *request)
+{
+    size_t length = strlen(request->method);
+    if (!http_is_token(request->method, length))
+        return "method is not a word of HTTP";
+    if (length >= sizeof((sl_http_transfer *)0)->method)
+        return "method is too long";
+    for (size_t i = 0; i < request->field_count; i++) {
+        const sl_http_field *field = &request->fields[i];
+        if (!http_is_token(field->name, field->name_size))
+            return "a header's name holds a byte that is not allowed, or nothing";
+        if (!http_is_value(field->value, field->value_size))
+            return "a header's value holds a control byte, such as a line end";
+    }
+    return NULL;
+}
+
+/** The length of the body is the wire's to say: two that differ are how requests are smuggled. */
+static bool http_is_framing(const sl_http_field *field)
+{
+    return http_is_name(field, "content-length") || http_is_name(field, "transfer-encoding");
+}
+
+static bool http_copy_fields(sl_http_transfer *transfer, const sl_http_request *request)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < request->field_count; i++)
+        size += request->fields[i].name_size + request->fields[i].value_size + 3;
+    if (size == 0)
+        return true;
+    char *out = sl_alloc(transfer->engine->core, size);
+    if (!out)
+        return false;
+    transfer->lines = out;
+    for (size_t i = 0; i < request->field_count; i++) {
+        const sl_http_field *field = &request->fields[i];
+        if (http_is_framing(field))
+            continue;
+        if (http_is_name(field, "content-type"))
+            transfer->has_content_type = true;
+        memcpy(out, field->name, field->name_size);
+        out += field->name_size;
+        *out++ = ':';
+        *out++ = ' ';
+        memcpy(out, field->value, field->value_size);
+        out += field->value_size;
+        *out++ = '\0';
+        transfer->line_count++;
+    }
+    return true;
+}
+
+static bool http_copy_request(sl_http_transfer *transfer, const sl_http_request *request)
+{
+    memcpy(transfer->method, request->method, strlen(request->method) + 1);
+    snprintf(transfer->label, sizeof transfer->label, "%s", transfer->target->label);
+    memcpy(transfer->limits, request->limits, sizeof transfer->limits);
+    transfer->max_response = request->max_response;
+    transfer->request_body = request->body;
+    transfer->request_body_size = request->body_size;
+    transfer->is_upload = request->upload;
+    transfer->streamed = request->streamed;
+    transfer->verify = request->verify;
+    if (request->ca_file) {
+        size_t size = strlen(request->ca_file) + 1;
+        transfer->ca_file = sl_alloc(transfer->engine->core, size);
+        if (!transfer->ca_file)
+            return false;
+        memcpy(transfer->ca_file, request->ca_file, size);
+    }
+    return http_copy_fields(transfer, request);
+}
+
+const char *sl_http_transfer_start(sl_http_engine *engine, sl_http_transfer *transfer,
+                                   const sl_http_request *request)
+{
+    const char *reason = http_check_request(request);
+    if (reason)
+        return reason;
+    transfer->target =
+        sl_http_target_get(&engine->targets, request->url, request->url_size, &reason);
+    if (!transfer->target)
+        return reason;
+    transfer->engine = engine;
+    transfer->state = SL_HTTP_QUEUED;
+    transfer->started = sl_now_update(engine->core);
+    if (!http_copy_request(transfer, request)) {
+        sl_http_on_failure(transfer, NULL, "queue", "not enough memory");
+        return NULL;
+    }
+    sl_http_admit(transfer);
+    return NULL;
+}
+
+void sl_http_transfer_release(sl_http_transfer *transfer)
+{
+    sl_http_engine *engine = transfer->engine;
+    if (!engine)
+        return;
+    sl_http_list_move(transfer, NULL);
+    sl_http_target_release(&engine->targets, transfer->target);
+    transfer->target = NULL;
+    http_buffer_fini(engine->core, &transfer->head);
+    http_buffer_fini(engine->core, &transfer->body);
+    http_buffer_fini(engine->core, &transfer->upload);
+    sl_free(engine->core, transfer->lines);
+    sl_free(engine->core, transfer->ca_file);
+    transfer->lines = transfer->ca_file = NULL;
+    transfer->request_body = NULL;
+    transfer->engine = NULL;
+}
+
+void sl_http_transfer_stop(sl_http_transfer *transfer)
+{
+    if (!transfer->engine)
+        return;
+    if (transfer->state < SL_HTTP_DONE) {
+        transfer->on_change = NULL;
+        sl_http_abort(transfer);
+    }
+    sl_http_transfer_release(transfer);
+    transfer->state = SL_HTTP_IDLE_STATE;
+}
+
+void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size)
+{
+    sl_http_buffer *body = &transfer->body;
+    body->taken += size;
+    if (body->taken == body->size)
+        body->taken = body->size = 0;
+    if (!transfer->paused || transfer->state != SL_HTTP_BODY)
+        return;
+    sl_http_engine *engine = transfer->engine;
+    transfer->paused = false;
+    transfer->last_activity = sl_now_update(engine->core);
+    sl_http_limits_update(transfer);
+    engine->wire->resume(engine->wire, transfer);
+}
+
+static void http_feed_upload(sl_http_transfer *transfer)
+{
+    if (!transfer->upload_starved || transfer->state >= SL_HTTP_DONE)
+        return;
+    transfer->upload_starved = false;
+    transfer->engine->wire->resume(transfer->engine->wire, transfer);
+}
+
+int sl_http_transfer_send(sl_http_transfer *transfer, const char *data, size_t size)
+{
+    sl_http_buffer *upload = &transfer->upload;
+    if (transfer->state >= SL_HTTP_DONE || transfer->upload_ended)
+        return 1;
+    if (upload->size - upload->taken >= HTTP_UPLOAD_AHEAD)
+        return 0;
+    if (upload->taken > 0) {
+        upload->size -= upload->taken;
+        memmove(upload->data, upload->data + upload->taken, upload->size);
+        upload->taken = 0;
+    }
+    if (!http_buffer_append(transfer->engine->core, upload, data, size))
+        return -1;
+    http_feed_upload(transfer);
+    return 1;
+}
+
+void sl_http_transfer_send_end(sl_http_transfer *transfer)
+{
+    transfer->upload_ended = true;
+    http_feed_upload(transfer);
+}
+
+bool sl_http_transfer_is_over(const sl_http_transfer *transfer)
+{
+    return transfer->state >= SL_HTTP_DONE || transfer->state == SL_HTTP_IDLE_STATE;
+}
+
+void sl_http_transfer_timing(const sl_http_transfer *transfer, sl_http_timing *timing)
+{
+    int64_t end = transfer->ended;
+    if (!end && transfer->engine)
+        end = sl_now_update(transfer->engine->core);
+    *timing = (sl_http_timing){
+        .queue = transfer->admitted ? transfer->admitted - transfer->started : 0,
+        .resolve = transfer->resolved ? transfer->resolved - transfer->admitted : 0,
+        .connect = transfer->connect_time,
+        .tls = transfer->tls_time,
+        .first_byte = transfer->first_byte ? transfer->first_byte - transfer->ready : 0,
+        .total = end - transfer->started,
+        .reused = transfer->reused,
+    };
+}
+
+/* ---- what a wire reports ---- */
+
+const char *sl_http_phase(const sl_http_transfer *transfer)
+{
+    static const char *const names[] = {
+        [SL_HTTP_IDLE_STATE] = "queue",   [SL_HTTP_QUEUED] = "queue",
+        [SL_HTTP_RESOLVING] = "resolve",  [SL_HTTP_CONNECTING] = "connect",
+        [SL_HTTP_WAITING] = "first_byte", [SL_HTTP_HEAD] = "head",
+        [SL_HTTP_BODY] = "body",          [SL_HTTP_DONE] = "body",
+        [SL_HTTP_FAILED] = "body",
+    };
+    return names[transfer->state];
+}
+
+void sl_http_failure_set(sl_http_transfer *transfer, const char *kind, const char *phase,
+                         const char *format, ...)
+{
+    sl_http_failure *failure = &transfer->failure;
+    if (failure->message[0])
+        return;
+    failure->kind = kind;
+    failure->phase = phase;
+    failure->maybe_executed = transfer->state >= SL_HTTP_WAITING;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(failure->message, sizeof failure->message, format, arguments);
+    va_end(arguments);
+}
+
+/** What may be sent twice without a second effect (RFC 9110, 9.2.2). */
+static bool http_is_idempotent(const char *method)
+{
+    return strcmp(method, "POST") != 0 && strcmp(method, "PATCH") != 0;
+}
+
+enum sl_http_verdict sl_http_on_ready(sl_http_transfer *transfer)
+{
+    if (transfer->state == SL_HTTP_WAITING && !http_is_idempotent(transfer->method)) {
+        sl_http_failure_set(transfer, "ConnectError", "first_byte",
+                            "a kept connection was closed before an answer");
+        return SL_HTTP_ABORT;
+    }
+    transfer->state = SL_HTTP_WAITING;
+    transfer->ready = transfer->last_activity = sl_now(transfer->engine->core);
+    sl_http_limits_update(transfer);
+    return SL_HTTP_GO_ON;
+}
+
+static enum sl_http_verdict http_no_memory(sl_http_transfer *transfer)
+{
+    sl_http_failure_set(transfer, NULL, sl_http_phase(transfer), "not enough memory");
+    return SL_HTTP_ABORT;
+}
+
+static enum sl_http_verdict http_too_large(sl_http_transfer *transfer)
+{
+    sl_http_failure_set(transfer, "ProtocolError", sl_http_phase(transfer),
+                        "answer of more than %" PRIu64 " bytes (max_response)",
+                        transfer->max_response);
+    transfer->failure.code = "RESPONSE_TOO_LARGE";
+    return SL_HTTP_ABORT;
+}
+
+/** Refuses a body that says it is too large, before its bytes come; makes room for the others. */
+static enum sl_http_verdict http_expect_length(sl_http_transfer *transfer, const char *line,
+                                               size_t size)
+{
+    static const char name[] = "content-length:";
+    if (size < sizeof name || strncasecmp(line, name, sizeof name - 1) != 0)
+        return SL_HTTP_GO_ON;
+    char digits[24] = {0};
+    size_t length = size - (sizeof name - 1);
+    memcpy(digits, line + sizeof name - 1, length < sizeof digits - 1 ? length : sizeof digits - 1);
+    unsigned long long expected = strtoull(digits, NULL, 10);
+    if (strcmp(transfer->method, "HEAD") == 0)
+        return SL_HTTP_GO_ON;
+    if (transfer->max_response && expected > transfer->max_response)
+        return http_too_large(transfer);
+    if (!transfer->streamed && expected <= HTTP_MAX_RESERVE &&
+        !http_buffer_reserve(transfer->engine->core, &transfer->body, (size_t)expected))
+        return http_no_memory(transfer);
+    return SL_HTTP_GO_ON;
+}
+
+static int http_read_status(const char *line, size_t size)
+{
+    const char *space = memchr(line, ' ', size);
+    if (!space || line + size - space < 4)
+        return 0;
+    int status = 0;
+    for (int i = 1; i <= 3; i++) {
+        if (space[i] < '0' || space[i] > '9')
+            return 0;
+        status = status * 10 + (space[i] - '0');
+    }
+    return status;
+}
+
+static enum sl_http_verdict http_end_head(sl_http_transfer *transfer)
+{
+    if (transfer->status / 100 == 1 && transfer->status != 101) {
+        transfer->head.size = 0;
+        return SL_HTTP_GO_ON;
+    }
+    transfer->head_complete = true;
+    transfer->state = SL_HTTP_BODY;
+    transfer->last_activity = sl_now(transfer->engine->core);
+    sl_http_limits_update(transfer);
+    if (transfer->streamed && transfer->on_change)
+        transfer->on_change(transfer);
+    return SL_HTTP_GO_ON;
+}
+
+/** A line that continues the one before (RFC 9112, 5.2) becomes one with it. */
+static bool http_unfold(sl_http_transfer *transfer)
+{
+    sl_http_buffer *head = &transfer->head;
+    while (head->size > 0 &&
+           (head->data[head->size - 1] == '\n' || head->data[head->size - 1] == '\r'))
+        head->size--;
+    return http_buffer_append(transfer->engine->core, head, " ", 1);
+}
+
+enum sl_http_verdict sl_http_on_head(sl_http_transfer *transfer, const char *line, size_t size)
+{
+    sl_core *core = transfer->engine->core;
+    if (transfer->head_complete)
+        return SL_HTTP_GO_ON; /* a trailer */
+    if (transfer->state != SL_HTTP_HEAD) {
+        transfer->state = SL_HTTP_HEAD;
+        transfer->first_byte = sl_now(core);
+    }
+    if (transfer->head.size == 0)
+        transfer->status = http_read_status(line, size);
+    else if (size <= 2 && (line[0] == '\r' || line[0] == '\n'))
+        return http_end_head(transfer);
+    else if ((line[0] == ' ' || line[0] == '\t') && !http_unfold(transfer))
+        return http_no_memory(transfer);
+    if (transfer->head.size + size > HTTP_MAX_HEAD) {
+        sl_http_failure_set(transfer, "ProtocolError", "head", "head of more than %d bytes",
+                            HTTP_MAX_HEAD);
+        transfer->failure.code = "HEAD_TOO_LARGE";
+        return SL_HTTP_ABORT;
+    }
+    if (!http_buffer_append(core, &transfer->head, line, size))
+        return http_no_memory(transfer);
+    return http_expect_length(transfer, line, size);
+}
+
+enum sl_http_verdict sl_http_on_body(sl_http_transfer *transfer, const char *data, size_t size)
+{
+    sl_http_buffer *body = &transfer->body;
+    if (transfer->streamed && body->size - body->taken >= HTTP_HIGH_WATER) {
+        transfer->paused = true;
+        return SL_HTTP_PAUSE;
+    }
+    if (transfer->max_response && size > transfer->max_response - transfer->received)
+        return http_too_large(transfer);
+    if (!http_buffer_append(transfer->engine->core, body, data, size))
+        return http_no_memory(transfer);
+    transfer->received += size;
+    transfer->last_activity = sl_now(transfer->engine->core);
+    if (transfer->streamed && transfer->on_change)
+        transfer->on_change(transfer);
+    return SL_HTTP_GO_ON;
+}
+
+long sl_http_on_upload(sl_http_transfer *transfer, char *data, size_t size)
+{
+    sl_http_buffer *upload = &transfer->upload;
+    size_t there = upload->size - upload->taken;
+    if (there == 0) {
+        if (transfer->upload_ended)
+            return 0;
+        transfer->upload_starved = true;
+        return -1;
+    }
+    if (size > there)
+        size = there;
+    memcpy(data, upload->data + upload->taken, size);
+    upload->taken += size;
+    if (upload->taken == upload->size)
+        upload->taken = upload->size = 0;
+    transfer->last_activity = sl_now(transfer->engine->core);
+    if (transfer->on_change)
+        transfer->on_change(transfer);
+    return (long)size;
+}
+
+void sl_http_on_end(sl_http_transfer *transfer)
+{
+    sl_http_finish(transfer, SL_HTTP_DONE);
+}
+
+void sl_http_on_failure(sl_http_transfer *transfer, const char *kind, const char *phase,
+                        const char *message)
+{
+    sl_http_failure_set(transfer, kind, phase, "%s", message);
+    sl_http_finish(transfer, SL_HTTP_FAILED);
+}
