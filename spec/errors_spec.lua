@@ -65,9 +65,9 @@ describe("an err", function()
   it("knows what is worth another try, and what may have been done already", function()
     for kind, expected in pairs {
       ConnectError = true, TooManyRequests = true, RequestLimitExceeded = true, InternalError = true,
-      TemporarilyUnavailable = true, NotImplemented = false, TLSError = false, BadRequest = false, JsonError = false,
-      TimeoutError = true, OperationTimeout = false, OperationFailed = false, TaskCancelled = false,
-      TruncatedStream = true, QueueFull = true, ConfigError = false,
+      TemporarilyUnavailable = true, NotImplemented = false, TLSError = false, BadRequest = false,
+      JsonError = false, TimeoutError = true, OperationTimeout = false, OperationFailed = false,
+      TaskCancelled = false, TruncatedStream = true, QueueFull = true, ConfigError = false,
     } do
       assert.equal(expected, errors.new(kind).retryable, kind)
     end
@@ -139,7 +139,8 @@ describe("errors.from_response", function()
       { 400, '{"error_code":"X"}', 'Bad Request: {"error_code":"X"}', "X" },
       { 400, '{"error":"e","message":"m"}', "e", nil },
       { 400, '{"message":null}', 'Bad Request: {"message":null}', nil },
-      { 400, '{"error":"from x","external_model_message":{"error_code":"E","message":"i"}}', "from x: i", "E" },
+      { 400, '{"error":"from x","external_model_message":{"error_code":"E","message":"i"}}',
+        "from x: i", "E" },
       { 400, '{"error":"from x","external_model_message":{"error":{"message":"i","code":"c"}}}',
         "from x: i", "c" },
       { 400, '{"error":{"message":"m","type":"t","code":"c","param":null}}', "m", "c" },

@@ -240,7 +240,8 @@ function options.timeout(where, value, level)
   if type(value) ~= "table" then
     fail(level, '%s: option "timeout" must be a number or a table, got %s', where, type(value))
   end
-  return options.check(where .. ": timeout", value, TIMEOUT, level + 1)
+  local limits = options.check(where .. ": timeout", value, TIMEOUT, level + 1)
+  return limits
 end
 
 return options

@@ -1,0 +1,132 @@
+-- SPDX-License-Identifier: MIT
+local errors = require "sluice.errors"
+local json = require "sluice.json"
+local layers = require "sluice.layers"
+local log = require "sluice.log"
+local meta = require "sluice.meta"
+local pipeline = require "sluice.pipeline"
+
+local echo = {
+  name = "echo",
+  host = "local",
+  query = function(_, request, options) return { request = request, options = options } end,
+  state = function(self) return self.name .. " is ready" end,
+}
+
+-- A layer that writes its name into a copy of the request.
+local function tag(name)
+  return layers.around {
+    query = function(inner, request, options)
+      return inner:query({ path = (request.path or "") .. name }, options)
+    end,
+  }
+end
+
+describe("pipeline.new", function()
+  it("puts the first layer outermost", function()
+    local endpoint = pipeline.new(echo, { tag "a", tag "b", tag "c" })
+    local request = {}
+    assert.equal("abc", endpoint:query(request, { x = 1 }).request.path)
+    assert.same({}, request)
+    assert.same({ x = 1 }, endpoint:query(request, { x = 1 }).options)
+  end)
+
+  it("takes a layer that a user wrote, and an endpoint without layers", function()
+    local function shout(inner)
+      return { query = function(_, request) return inner:query { text = request.text:upper() } end }
+    end
+    assert.equal("HI", pipeline.new(echo, { shout }):query({ text = "hi" }).request.text)
+    assert.equal(echo, pipeline.new(echo))
+  end)
+
+  it("says which layer is none", function()
+    for _, case in ipairs {
+      { {}, {}, "the endpoint must have a method query, got table" },
+      { "x", {}, "the endpoint must have a method query, got string" },
+      { echo, { tag "a", 5 }, "layer 2 must be a function, got number" },
+      { echo, { tag "a", function() end }, "layer 2 returned no endpoint, but nil" },
+      { echo, { a = tag "a" }, 'layers are an array, found the key "a"' },
+      { echo, "x", 'argument "layers" must be a table, got string' },
+    } do
+      local ok, message = pcall(function() pipeline.new(case[1], case[2]) end)
+      assert.is_false(ok)
+      assert.matches("pipeline_spec.lua:%d+: sluice.pipeline: " .. case[3], message)
+    end
+  end)
+end)
+
+describe("layers.around", function()
+  it("lets fields and methods of the endpoint inside through", function()
+    local endpoint = pipeline.new(echo, { tag "a", tag "b" })
+    assert.equal("echo", endpoint.name)
+    assert.equal("echo is ready", endpoint:state())
+    assert.is_nil(endpoint.stream)
+    assert.is_nil(endpoint.nothing)
+  end)
+
+  it("passes a stream through, or does something about it", function()
+    local streaming = { query = print, stream = function(_, request) return { request.x } end }
+    assert.same({ 1 }, layers.around {}(streaming):stream { x = 1 })
+    local doubled = layers.around {
+      stream = function(inner, request) return inner:stream { x = request.x * 2 } end,
+    }
+    assert.same({ 2 }, doubled(streaming):stream { x = 1 })
+    assert.is_nil(doubled(echo).stream)
+  end)
+
+  it("adds fields, and refuses unknown parts", function()
+    assert.equal(7, layers.around { fields = { seven = 7 } }(echo).seven)
+    assert.has_error(function() layers.around { qery = print } end)
+  end)
+
+  it("copies options to change them", function()
+    local given = { a = 1, b = 2 }
+    assert.same({ a = 1, b = 3 }, layers.with_options(given, { b = 3 }))
+    assert.same({ a = 1, b = 2 }, given)
+    assert.same({ b = 3 }, layers.with_options(nil, { b = 3 }))
+  end)
+
+  it("finds the layers by name", function()
+    for _, name in ipairs { "retry", "timeout", "limit", "log" } do assert.is_function(layers[name]) end
+    assert.is_nil(layers.no_such_layer)
+  end)
+end)
+
+describe("layers.log", function()
+  local function lines_of(f)
+    local lines = {}
+    local previous = log.set_output(function(line) lines[#lines + 1] = json.decode(line) end)
+    f()
+    log.set_output(previous)
+    return lines
+  end
+
+  it("writes a line for each request, without its contents", function()
+    local model = {
+      name = "m",
+      query = function(_, request)
+        if request.fail then
+          return nil, errors.new("BadRequest", { status = 400, message = "no", request_id = "r-2" })
+        end
+        local response = { usage = { prompt_tokens = 3, completion_tokens = 4 } }
+        return meta.set(response, { status = 200, request_id = "r-1", attempts = { {}, {} } })
+      end,
+    }
+    local lines = lines_of(function()
+      local endpoint = pipeline.new(model, { layers.log { fields = { app = "spec" } } })
+      endpoint:query { prompt = "private words" }
+      endpoint:query { prompt = "private words", fail = true }
+      pipeline.new(model, { layers.log { level = "debug" } }):query {}
+    end)
+    assert.equal(2, #lines)
+    local good, bad = lines[1], lines[2]
+    assert.same({ "request", "info", "m", "query", "spec", 200, "r-1", 2, 3, 4 }, {
+      good.event, good.level, good.endpoint, good.operation, good.app, good.status, good.request_id,
+      good.attempts, good.prompt_tokens, good.completion_tokens,
+    })
+    assert.is_number(good.duration_ms)
+    assert.same({ "error", 400, "r-2", "BadRequest", "no" },
+      { bad.level, bad.status, bad.request_id, bad.error.kind, bad.error.message })
+    assert.is_nil(json.encode(lines):find("private", 1, true))
+  end)
+end)
