@@ -33,14 +33,19 @@ int64_t sl_now_update(sl_core *core)
 
 /* ---- the pairing heap: `previous` is the parent of a first child, else the left sibling ---- */
 
+/** Equal timers fire in the order in which they were started. */
+static bool fires_before(const sl_timer *a, const sl_timer *b)
+{
+    return a->due != b->due ? a->due < b->due : a->serial < b->serial;
+}
+
 static sl_timer *heap_meld(sl_timer *a, sl_timer *b)
 {
     if (!a)
         return b;
     if (!b)
         return a;
-    /* on a tie the one that stood first stays first: equal timers fire in the order of starting */
-    if (b->due < a->due) {
+    if (fires_before(b, a)) {
         sl_timer *swap = a;
         a = b;
         b = swap;
@@ -102,6 +107,7 @@ void sl_clock_timer_start(sl_clock *clock, sl_timer *timer, int64_t due)
 {
     sl_timer_stop(timer);
     timer->due = due;
+    timer->serial = clock->core->serial++;
     timer->clock = clock;
     clock->heap = heap_meld(clock->heap, timer);
 }

@@ -72,6 +72,7 @@ struct sl_timer {
     /* the rest is the core's: a pairing heap, so starting a timer never needs memory */
     sl_clock *clock;
     sl_timer *child, *next, *previous;
+    uint64_t serial;
 };
 
 /** Starts, or moves, the timer on the real clock. */

@@ -111,8 +111,10 @@ static void scope_cancel_children(sl_scope *scope, const char *reason)
 {
     sl_task *task = scope->children;
     while (task) {
+        /* what is below a cancelled task heard of it then, or was born into it */
+        bool fresh = !task->base.cancelled;
         scope_mark(&task->base, reason, LUA_NOREF);
-        if (task->base.children) {
+        if (fresh && task->base.children) {
             task = task->base.children;
             continue;
         }
