@@ -188,7 +188,11 @@ local function log_failure(request, status, text)
   })
 end
 
-local function fault(request, text)
+---Logs a fault of the program and gives what the client is told instead.
+---@param request sluice.web.Request
+---@param text string
+---@return table normal as run gives
+function methods.fault(_, request, text)
   log_failure(request, 500, text)
   return results.normalise {
     status = 500,
@@ -196,8 +200,8 @@ local function fault(request, text)
   }
 end
 
-local function failed(request, err)
-  if not errors.is(err) then return fault(request, tostring(err)) end
+local function failed(app, request, err)
+  if not errors.is(err) then return app:fault(request, tostring(err)) end
   local normal = results.normalise(failure.result(err))
   if normal.status >= 500 then log_failure(request, normal.status, tostring(err)) end
   return normal
@@ -219,10 +223,20 @@ end
 ---@return table normal { status, headers, body, type, close }; raises only cancellation
 function methods:run(request)
   local ok, normal, err = xpcall(answer, trace, self, request)
-  if ok then return normal or failed(request, err) end
-  if normal.fault then return fault(request, normal.fault) end
+  if ok then return normal or failed(self, request, err) end
+  if normal.fault then return self:fault(request, normal.fault) end
   if normal.kind == "TaskCancelled" then error(normal, 0) end
-  return failed(request, normal)
+  return failed(self, request, normal)
+end
+
+---Serves the app on a socket, until server:stop() or until the program ends. Does not wait.
+---@param address string "127.0.0.1:8080", "[::1]:8080", "localhost:8080" or "unix:/path"; port 0 takes a free one (see server.address)
+---@param given? sluice.web.ListenOptions
+---@return sluice.web.Server? server
+---@return sluice.Error? err kind ListenError
+function methods:listen(address, given)
+  local server, err = require("sluice.web.server").listen(self, address, given)
+  return server, err
 end
 
 -- Whether err is the world's, to be returned; cancellation and faults go on as they are.

@@ -37,11 +37,11 @@ function metatable.__tostring(self)
 end
 
 function lazy.headers(self)
-  return headers.new(self._source:headers())
+  return headers.new(self._face.headers(self._source))
 end
 
 function lazy.remote(self)
-  return self._source:remote()
+  return self._face.remote(self._source)
 end
 
 function lazy.query(self)
@@ -58,13 +58,14 @@ function lazy.body(self)
   return text
 end
 
----Makes a request over a source, which has `headers()`, `remote()`, `read()` and `text()`.
+---Makes a request.
 ---@param method string
 ---@param target string
 ---@param id string
----@param source table
+---@param source any where the rest comes from
+---@param face table how: functions headers, remote, read and text of the source
 ---@return sluice.web.Request
-function request.new(method, target, id, source)
+function request.new(method, target, id, source, face)
   local cut = target:find("?", 1, true)
   return setmetatable({
     method = method,
@@ -72,6 +73,7 @@ function request.new(method, target, id, source)
     path = cut and target:sub(1, cut - 1) or target,
     id = id,
     _source = source,
+    _face = face,
   }, metatable)
 end
 
@@ -86,7 +88,7 @@ end
 ---@return string? piece
 ---@return table? err kind PayloadTooLarge, MalformedRequest, RequestTimeout or ClientGone
 function methods.read(self)
-  return self._source:read()
+  return self._face.read(self._source)
 end
 
 ---The whole body, or nil and err. May wait. Later calls give the same text.
@@ -96,7 +98,7 @@ function methods.text(self)
   local text = rawget(self, "body")
   if text then return text end
   local err
-  text, err = self._source:text()
+  text, err = self._face.text(self._source)
   if not text then return nil, err end
   rawset(self, "body", text)
   return text
@@ -124,10 +126,9 @@ end
 -- A source for requests that a client in this process gives. No limit is passed over: an app
 -- behaves the same in process and over a socket.
 local in_process = {}
-in_process.__index = in_process
 
-function in_process:headers()
-  return self.given
+function in_process.headers(source)
+  return source.given
 end
 
 function in_process.remote()
@@ -135,10 +136,10 @@ function in_process.remote()
 end
 
 -- An iterator may give empty pieces; to a reader only the end is empty.
-function in_process:next_piece()
-  local body = self.body
+local function next_piece(source)
+  local body = source.body
   if type(body) ~= "function" then
-    self.body = nil
+    source.body = nil
     return body ~= "" and body or nil
   end
   local piece, err
@@ -146,22 +147,22 @@ function in_process:next_piece()
   return piece, err
 end
 
-function in_process:read()
-  if self.ended then return nil, self.failure end
-  local piece, err = self:next_piece()
+function in_process.read(source)
+  if source.ended then return nil, source.failure end
+  local piece, err = next_piece(source)
   if piece then
-    self.taken = self.taken + #piece
-    if self.taken <= self.max_body then return piece end
-    err = request.too_large(self.max_body)
+    source.taken = source.taken + #piece
+    if source.taken <= source.max_body then return piece end
+    err = request.too_large(source.max_body)
   end
-  self.ended, self.failure = true, err
+  source.ended, source.failure = true, err
   return nil, err
 end
 
-function in_process:text()
+function in_process.text(source)
   local pieces = {}
   while true do
-    local piece, err = self:read()
+    local piece, err = in_process.read(source)
     if err then return nil, err end
     if not piece then return table.concat(pieces) end
     pieces[#pieces + 1] = piece
@@ -202,7 +203,7 @@ function request.from_client(given, fresh_id, max_body)
   local fields = headers.new(given.headers)
   local source = { given = fields, body = given.body, taken = 0, max_body = max_body }
   local id = usable_id(fields) or fresh_id()
-  return request.new(given.method or "GET", target_of(given), id, setmetatable(source, in_process))
+  return request.new(given.method or "GET", target_of(given), id, source, in_process)
 end
 
 return request

@@ -1,0 +1,196 @@
+-- SPDX-License-Identifier: MIT
+-- An app behind a socket: one task for each request, owned by the server.
+
+local core = require "sluice.core.server"
+local errors = require "sluice.errors"
+local headers = require "sluice.headers"
+local options = require "sluice.options"
+local requests = require "sluice.web.request"
+local task = require "sluice.task"
+
+local servers = {}
+
+---@class sluice.web.Server
+---@field address string "127.0.0.1:8080", "[::1]:8080" or "unix:/path"
+---@field url string? "http://127.0.0.1:8080"; nil for a unix socket
+local methods = {}
+local metatable = { __name = "sluice.web.server", __index = methods }
+
+-- How a request reads from the connection.
+local over_socket = {}
+
+function over_socket.headers(exchange)
+  return exchange:headers()
+end
+
+function over_socket.remote(exchange)
+  return exchange:remote()
+end
+
+local function checked(piece, kind, message)
+  if piece or not kind then return piece end
+  return nil, errors.new(kind, { message = message, operation = "read the request body" })
+end
+
+function over_socket.read(exchange)
+  return checked(exchange:read())
+end
+
+function over_socket.text(exchange)
+  return checked(exchange:read_all())
+end
+
+local function plain(fields)
+  return headers.is(fields) and headers.list(fields) or fields
+end
+
+-- Sends the pieces of an iterator; one that fails cuts the connection, so that the client sees it.
+local function send_pieces(exchange, request, body)
+  while true do
+    local ok, piece, err = pcall(body)
+    if not ok then piece, err = nil, piece end
+    if err then
+      exchange:abort()
+      if errors.is(err) and err.kind == "TaskCancelled" then error(err, 0) end
+      require("sluice.log").error("an answer was cut short", {
+        request_id = request.id, method = request.method, path = request.path, error = tostring(err),
+      })
+      return
+    end
+    if not piece then break end
+    if not exchange:write(piece) then return end
+  end
+  exchange:finish()
+end
+
+local function send_stream(exchange, request, normal)
+  local sent = exchange:respond(normal.status, plain(normal.headers), nil, normal.type, request.id)
+  if not sent then return end
+  local empty = request.method == "HEAD" or normal.status == 204 or normal.status == 304
+  if empty then
+    exchange:finish()
+  else
+    send_pieces(exchange, request, normal.body)
+  end
+end
+
+local function send(exchange, request, normal)
+  if type(normal.body) == "string" then
+    exchange:respond(normal.status, plain(normal.headers), normal.body, normal.type, request.id)
+    return
+  end
+  local close = normal.close
+  local closer <close> = close and setmetatable({}, { __close = function() close() end }) -- luacheck: ignore
+  send_stream(exchange, request, normal)
+end
+
+local function serve(app, exchange)
+  local held <close> = exchange -- luacheck: ignore
+  local method, target, id = exchange:begin()
+  local request = requests.new(method, target, id or app._fresh_id(), exchange, over_socket)
+  local normal = app:run(request)
+  local ok, err = pcall(send, exchange, request, normal)
+  if ok then return end
+  if errors.is(err) then error(err, 0) end
+  -- A header that cannot be sent: nothing of the answer has left yet, or the connection is cut.
+  local fault = app:fault(request, tostring(err))
+  pcall(exchange.respond, exchange, fault.status, fault.headers, fault.body, fault.type, request.id)
+end
+
+local function accept_all(app, listener, group)
+  while true do
+    local exchange = listener:accept()
+    if not exchange then return end
+    group:spawn(serve, app, exchange)
+  end
+end
+
+---@class sluice.web.ListenOptions
+---@field max_connections? integer more wait in the kernel; 16384 by default
+---@field body_rate? integer bytes a second that a body must bring, over each stretch of timeout.body; 128 by default
+---@field timeout? sluice.web.ListenTimeout
+
+---All in seconds.
+---@class sluice.web.ListenTimeout
+---@field head? number for a whole request head (10)
+---@field body? number between two bytes of a body (30)
+---@field idle? number between two requests (60)
+---@field stall? number for a client that does not read (30)
+---@field linger? number for one to take the refusal of its request (2)
+local LISTEN_OPTIONS = { max_connections = "count?", body_rate = "integer?", timeout = "table?" }
+local TIMEOUTS = {
+  head = "seconds?", body = "seconds?", idle = "seconds?", stall = "seconds?", linger = "seconds?",
+}
+
+---Starts to serve an app; see app:listen.
+---@param app sluice.web.App
+---@param address string
+---@param given? table
+---@return sluice.web.Server? server
+---@return sluice.Error? err
+function servers.listen(app, address, given)
+  options.argument("app:listen", "address", address, "string", 4)
+  given = options.check("app:listen", given, LISTEN_OPTIONS, 4)
+  local timeout = options.check("app:listen: timeout", given.timeout, TIMEOUTS, 4)
+  local listener, message, malformed = core.listen {
+    address = address, max_body = app._max_body,
+    max_connections = given.max_connections, body_rate = given.body_rate,
+    head_time = timeout.head, body_time = timeout.body, idle_time = timeout.idle,
+    stall_time = timeout.stall, linger_time = timeout.linger,
+  }
+  if malformed then error(("app:listen: %s, got %q"):format(message, address), 3) end
+  if not listener then
+    return nil, errors.new("ListenError", { message = message, operation = "listen", object = address })
+  end
+  local group = task.group()
+  group:spawn(accept_all, app, listener, group)
+  local bound = listener:address()
+  return setmetatable({
+    address = bound,
+    url = not bound:find("^unix:") and "http://" .. bound or nil,
+    _listener = listener,
+    _group = group,
+  }, metatable)
+end
+
+-- What stop() gives running handlers where the caller does not say: seconds.
+local GRACE = 10
+
+---Waits until the server has been stopped and has answered.
+function methods:serve()
+  self._listener:drained()
+end
+
+---Stops: accepts no more, lets running handlers answer for a while, then cancels them. Waits until
+---all is closed. Not to be called by a handler of the same server: it would wait for itself.
+---@param grace? number seconds, 10 by default; 0 cancels at once
+function methods:stop(grace)
+  options.argument("server:stop", "grace", grace, "seconds?")
+  grace = grace or GRACE
+  self._listener:stop()
+  if grace > 0 then task.timeout(grace, self._listener.drained, self._listener) end
+  self:close()
+end
+
+---Closes every connection and cancels the handlers; waits for their ends. Idempotent.
+function methods:close()
+  self._listener:close()
+  self._group:close()
+end
+
+---How many connections there are, and how many of them have a request under way.
+---@return integer connections
+---@return integer working
+function methods:counts()
+  return self._listener:counts()
+end
+
+function metatable.__close(self)
+  self:close()
+end
+
+function metatable.__tostring(self)
+  return "sluice.web.server: " .. self.address
+end
+
+return servers

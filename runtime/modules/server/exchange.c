@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+/* What a holder of an exchange does besides answering: reads the body, lets go, gives up. */
+#include "../socket/address.h"
+#include "connection.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+static void exchange_free(sl_exchange *x)
+{
+    sl_bytes_fini(x->core, &x->content);
+    sl_free(x->core, x);
+}
+
+void sl_exchange_abort(sl_exchange *x)
+{
+    sl_connection *c = x->connection;
+    if (!c)
+        return;
+    sl_connection_kill(c);
+    sl_connection_settle(c);
+}
+
+void sl_exchange_drop(sl_exchange *x)
+{
+    sl_connection *c = x->connection;
+    x->holder = NULL;
+    if (c) {
+        sl_connection_kill(c); /* frees the exchange, which nobody holds */
+        sl_connection_settle(c);
+    } else {
+        exchange_free(x);
+    }
+}
+
+sl_exchange *sl_server_take(sl_server *server)
+{
+    while (server->first) {
+        sl_exchange *x = server->first;
+        server->first = x->next;
+        if (!server->first)
+            server->last = NULL;
+        x->next = NULL;
+        x->queued = false;
+        if (x->connection)
+            return x;
+        exchange_free(x);
+    }
+    return NULL;
+}
+
+/** Tells a client that holds its body back to send it. */
+static void send_continue(sl_exchange *x)
+{
+    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    if (!x->head.expects_continue || x->continued || x->started)
+        return;
+    x->continued = true;
+    sl_connection_append(x->connection, text, sizeof text - 1);
+    sl_connection_send(x->connection);
+}
+
+void sl_exchange_want(sl_exchange *x, bool all)
+{
+    sl_connection *c = x->connection;
+    if (!c || sl_body_ended(&x->body) || x->failure)
+        return;
+    bool more = all && !x->wants_all && sl_bytes_length(&x->content) >= SL_HIGH_WATER;
+    x->wants_all = x->wants_all || all;
+    bool continues = x->head.expects_continue && !x->continued;
+    send_continue(x);
+    if (c->state != SL_CONNECTION_DEAD && (more || continues))
+        sl_connection_go_on(c);
+    sl_connection_settle(c);
+}
+
+void sl_exchange_consumed(sl_exchange *x)
+{
+    sl_connection *c = x->connection;
+    if (!c || sl_body_ended(&x->body) || x->failure)
+        return;
+    /* Only a body that was held up needs a push. */
+    if (sl_bytes_length(&c->in) == 0 && c->io.events & SL_READ)
+        return;
+    sl_connection_go_on(c);
+    sl_connection_settle(c);
+}
+
+bool sl_exchange_peer(const sl_exchange *x, char *text, size_t size)
+{
+    sl_address address = {.length = sizeof address.storage};
+    char formatted[SL_ADDRESS_TEXT];
+    if (!x->connection || getpeername(x->connection->io.fd, (struct sockaddr *)&address.storage,
+                                      &address.length) != 0)
+        return false;
+    sl_address_format(&address, formatted);
+    if (strlen(formatted) >= size)
+        return false;
+    memcpy(text, formatted, strlen(formatted) + 1);
+    return true;
+}

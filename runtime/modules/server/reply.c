@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+/* The answer as bytes: status line, fields, framing; and the answers that need no handler. */
+#include "connection.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+/* ---- words ---- */
+
+static const struct {
+    int status;
+    const char *reason, *kind, *message;
+} reply_texts[] = {
+    {200, "OK", NULL, NULL},
+    {201, "Created", NULL, NULL},
+    {202, "Accepted", NULL, NULL},
+    {204, "No Content", NULL, NULL},
+    {206, "Partial Content", NULL, NULL},
+    {301, "Moved Permanently", NULL, NULL},
+    {302, "Found", NULL, NULL},
+    {303, "See Other", NULL, NULL},
+    {304, "Not Modified", NULL, NULL},
+    {307, "Temporary Redirect", NULL, NULL},
+    {308, "Permanent Redirect", NULL, NULL},
+    {400, "Bad Request", "MalformedRequest", "this is no proper HTTP/1.1 request"},
+    {401, "Unauthorized", NULL, NULL},
+    {403, "Forbidden", NULL, NULL},
+    {404, "Not Found", NULL, NULL},
+    {405, "Method Not Allowed", NULL, NULL},
+    {406, "Not Acceptable", NULL, NULL},
+    {408, "Request Timeout", "RequestTimeout", "the request did not arrive in time"},
+    {409, "Conflict", NULL, NULL},
+    {410, "Gone", NULL, NULL},
+    {411, "Length Required", NULL, NULL},
+    {412, "Precondition Failed", NULL, NULL},
+    {413, "Content Too Large", "PayloadTooLarge", "the request body is too large"},
+    {414, "URI Too Long", "TargetTooLong", "the request target is longer than 8192 bytes"},
+    {415, "Unsupported Media Type", NULL, NULL},
+    {417, "Expectation Failed", "ExpectationFailed", "Expect can only be 100-continue"},
+    {422, "Unprocessable Content", NULL, NULL},
+    {429, "Too Many Requests", NULL, NULL},
+    {431, "Request Header Fields Too Large", "HeadTooLarge",
+     "the request head is larger than 32768 bytes or 100 fields"},
+    {499, "Client Closed Request", NULL, NULL},
+    {500, "Internal Server Error", NULL, NULL},
+    {501, "Not Implemented", "NotImplemented", "this method or transfer coding is not supported"},
+    {502, "Bad Gateway", NULL, NULL},
+    {503, "Service Unavailable", "TemporarilyUnavailable", "the server is out of memory"},
+    {504, "Gateway Timeout", NULL, NULL},
+    {505, "HTTP Version Not Supported", "VersionNotSupported", "HTTP/1.0 and HTTP/1.1 are spoken"},
+};
+
+enum {
+    REPLY_TEXTS = sizeof reply_texts / sizeof *reply_texts,
+};
+
+static const char *reason_of(int status)
+{
+    for (int i = 0; i < REPLY_TEXTS; i++) {
+        if (reply_texts[i].status == status)
+            return reply_texts[i].reason;
+    }
+    return "";
+}
+
+/** The Date field of this second, made once in it; not by strftime, which follows the locale. */
+static const char *reply_date(sl_server *server)
+{
+    static const char days[] = "SunMonTueWedThuFriSat";
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    time_t now = time(NULL);
+    struct tm utc;
+    if (server->date_second != now && gmtime_r(&now, &utc)) {
+        server->date_second = now;
+        snprintf(server->date, sizeof server->date, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT",
+                 days + 3 * utc.tm_wday, utc.tm_mday, months + 3 * utc.tm_mon,
+                 (utc.tm_year + 1900) % 10000, utc.tm_hour, utc.tm_min, utc.tm_sec);
+    }
+    return server->date;
+}
+
+/* ---- answers without a handler ---- */
+
+void sl_reply_refuse(sl_connection *c, int status)
+{
+    char text[512];
+    const char *kind = "MalformedRequest", *message = "";
+    for (int i = 0; i < REPLY_TEXTS; i++) {
+        if (reply_texts[i].status == status && reply_texts[i].kind) {
+            kind = reply_texts[i].kind;
+            message = reply_texts[i].message;
+        }
+    }
+    static const char body[] = "{\"error\":{\"message\":\"%s\",\"type\":\"%s\"}}";
+    int body_length = snprintf(NULL, 0, body, message, kind);
+    int head_length = snprintf(text, sizeof text,
+                               "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n"
+                               "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+                               status, reason_of(status), reply_date(c->server), body_length);
+    snprintf(text + head_length, sizeof text - (size_t)head_length, body, message, kind);
+    c->state = SL_CONNECTION_FLUSH;
+    c->discarded = 0;
+    sl_connection_append(c, text, (size_t)(head_length + body_length));
+    sl_connection_send(c);
+}
+
+/* ---- the head ---- */
+
+/** Appends to the backlog. False when the connection is lost, which is then settled. */
+static bool reply_append(sl_exchange *x, const void *data, size_t length)
+{
+    sl_connection *c = x->connection;
+    if (!c)
+        return false;
+    sl_connection_append(c, data, length);
+    if (c->state != SL_CONNECTION_DEAD)
+        return true;
+    sl_connection_settle(c);
+    return false;
+}
+
+static bool reply_text(sl_exchange *x, const char *text)
+{
+    return reply_append(x, text, strlen(text));
+}
+
+bool sl_exchange_begin(sl_exchange *x, int status)
+{
+    char line[64];
+    if (!x->connection || x->started)
+        return false;
+    if (x->begun)
+        sl_exchange_rewind(x);
+    x->begun = true;
+    x->mark = sl_bytes_length(&x->connection->out);
+    x->close = !x->head.keep_alive;
+    x->has_date = x->has_type = false;
+    x->bodyless = x->head.is_head || status == 204 || status == 304;
+    /* No Content-Length of a body that nobody sees: RFC 9110, 8.6. */
+    x->counted = status != 204 && status != 304;
+    snprintf(line, sizeof line, "HTTP/1.1 %d ", status);
+    return reply_text(x, line) && reply_text(x, reason_of(status)) && reply_text(x, "\r\n");
+}
+
+/** Fields that say how the answer is framed are ours. */
+static bool is_framing(sl_exchange *x, const char *name, size_t length, const char *value,
+                       size_t value_length)
+{
+    if (length == 10 && strncasecmp(name, "connection", 10) == 0) {
+        x->close = x->close || (value_length == 5 && strncasecmp(value, "close", 5) == 0);
+        return true;
+    }
+    return (length == 14 && strncasecmp(name, "content-length", 14) == 0) ||
+           (length == 17 && strncasecmp(name, "transfer-encoding", 17) == 0) ||
+           (length == 10 && strncasecmp(name, "keep-alive", 10) == 0);
+}
+
+static const char *check_field(const char *name, size_t name_length, const char *value,
+                               size_t value_length)
+{
+    if (name_length == 0)
+        return "the name of a header is empty";
+    for (size_t i = 0; i < name_length; i++) {
+        if (!sl_head_is_token((unsigned char)name[i]))
+            return "the name of a header holds a character that may not stand there";
+    }
+    for (size_t i = 0; i < value_length; i++) {
+        if (!sl_head_is_value((unsigned char)value[i]))
+            return "the value of a header holds a line break or a control character";
+    }
+    return NULL;
+}
+
+const char *sl_exchange_field(sl_exchange *x, const char *name, size_t name_length,
+                              const char *value, size_t value_length)
+{
+    const char *wrong = check_field(name, name_length, value, value_length);
+    if (wrong || is_framing(x, name, name_length, value, value_length))
+        return wrong;
+    if (name_length == 4 && strncasecmp(name, "date", 4) == 0)
+        x->has_date = true;
+    if (name_length == 12 && strncasecmp(name, "content-type", 12) == 0)
+        x->has_type = true;
+    bool ok = reply_append(x, name, name_length) && reply_text(x, ": ") &&
+              reply_append(x, value, value_length) && reply_text(x, "\r\n");
+    (void)ok; /* a client that is gone is found out by the flush */
+    return NULL;
+}
+
+void sl_exchange_rewind(sl_exchange *x)
+{
+    if (x->connection && !x->started) {
+        sl_bytes *out = &x->connection->out;
+        out->end = out->start + x->mark;
+        x->begun = false;
+    }
+}
+
+/** What is left unread when the answer begins cannot be told from the next request later. */
+static bool must_close(const sl_exchange *x)
+{
+    return x->close || !sl_body_ended(&x->body) || x->connection->server->stopping;
+}
+
+static void frame_body(sl_exchange *x, int64_t length)
+{
+    char line[64];
+    x->chunked = length < 0 && x->head.minor == 1;
+    x->left = length < 0 ? 0 : (uint64_t)length;
+    if (length < 0 && !x->chunked && !x->bodyless)
+        x->close = true;
+    if (length >= 0 && x->counted) {
+        snprintf(line, sizeof line, "Content-Length: %lld\r\n", (long long)length);
+        (void)reply_text(x, line);
+    } else if (x->chunked && !x->bodyless) {
+        (void)reply_text(x, "Transfer-Encoding: chunked\r\n");
+    }
+    x->counted = length >= 0;
+}
+
+void sl_exchange_end_head(sl_exchange *x, int64_t length)
+{
+    if (!x->connection)
+        return;
+    x->close = must_close(x);
+    frame_body(x, length);
+    if (x->connection && !x->has_date) {
+        const char *date = reply_date(x->connection->server);
+        bool ok = reply_text(x, "Date: ") && reply_text(x, date) && reply_text(x, "\r\n");
+        (void)ok;
+    }
+    if (x->close)
+        (void)reply_text(x, "Connection: close\r\n");
+    else if (x->head.minor == 0)
+        (void)reply_text(x, "Connection: keep-alive\r\n");
+    (void)reply_text(x, "\r\n");
+    x->started = true;
+}
+
+/* ---- the body ---- */
+
+const char *sl_exchange_write(sl_exchange *x, const char *bytes, size_t length)
+{
+    char line[32];
+    if (!x->started)
+        return "the answer has not begun";
+    if (x->finished)
+        return "the answer is finished";
+    if (x->counted) {
+        if (length > x->left)
+            return "more than the length that was announced";
+        x->left -= length;
+    }
+    if (length == 0 || x->bodyless)
+        return NULL;
+    bool ok = true;
+    if (x->chunked) {
+        snprintf(line, sizeof line, "%zx\r\n", length);
+        ok = reply_text(x, line);
+    }
+    ok = ok && reply_append(x, bytes, length);
+    if (ok && x->chunked)
+        (void)reply_text(x, "\r\n");
+    return NULL;
+}
+
+size_t sl_exchange_backlog(const sl_exchange *x)
+{
+    return x->connection ? sl_bytes_length(&x->connection->out) : 0;
+}
+
+bool sl_exchange_flush(sl_exchange *x)
+{
+    sl_connection *c = x->connection;
+    if (c) {
+        sl_connection_send(c);
+        sl_connection_settle(c);
+    }
+    return x->connection != NULL;
+}
+
+void sl_exchange_finish(sl_exchange *x)
+{
+    if (!x->connection || !x->started)
+        return;
+    if (x->counted && x->left && !x->bodyless) {
+        sl_exchange_abort(x);
+        return;
+    }
+    if (x->chunked && !x->bodyless && !reply_text(x, "0\r\n\r\n"))
+        return;
+    sl_connection *c = x->connection;
+    x->finished = true;
+    sl_connection_next(c, x->close);
+    sl_connection_settle(c);
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An HTTP/1.1 server on the core's loop, without Lua.
+ *
+ * A server owns its connections; a connection has one exchange (a request and its answer) at a
+ * time. An exchange outlives its connection while somebody holds it: every function here takes one
+ * whose client has left and then says so. The events are told from the loop and from inside these
+ * functions: they store and wake, and never call back in here.
+ */
+#ifndef SL_SERVER_H
+#define SL_SERVER_H
+
+#include "body.h"
+#include "bytes.h"
+#include "head.h"
+
+typedef struct sl_server sl_server;
+typedef struct sl_connection sl_connection;
+typedef struct sl_exchange sl_exchange;
+
+enum {
+    /** Body bytes kept for a handler that does not read, answer bytes for a client that does not,
+     *  and bytes of later requests behind one that is being answered. */
+    SL_HIGH_WATER = 65536,
+};
+
+/** Limits; times in microseconds. */
+typedef struct sl_server_limits {
+    uint64_t max_body;
+    uint32_t max_connections;
+    /** Bytes a second that a body must bring, over each stretch of body_time. */
+    uint32_t body_rate;
+    /** For a whole head; between two bytes of a body; between two requests. */
+    int64_t head_time, body_time, idle_time;
+    /** Without progress of the answer; for the client to take the end of a refused request. */
+    int64_t stall_time, linger_time;
+} sl_server_limits;
+
+typedef struct sl_server_events {
+    /** sl_server_take has something to give. */
+    void (*on_request)(sl_server *server);
+    /** Stopped, and the last answer is on its way. */
+    void (*on_drained)(sl_server *server);
+    /** More of the body, its end or its failure. */
+    void (*on_body)(sl_exchange *exchange);
+    /** The answer's backlog is below the high water mark again. */
+    void (*on_room)(sl_exchange *exchange);
+    /** The client has left before its answer was complete. */
+    void (*on_gone)(sl_exchange *exchange);
+} sl_server_events;
+
+struct sl_server {
+    sl_core *core;
+    const sl_server_events *events;
+    sl_server_limits limits;
+    /** The listening socket; fd is -1 when it does not listen (any more). */
+    sl_io io;
+    /** Accepting pauses when descriptors run out. */
+    sl_timer retry;
+    sl_connection *connections;
+    /** Exchanges not taken yet. */
+    sl_exchange *first, *last;
+    /** Connections, and those of them that are at work: a request begun, an answer to send. */
+    uint32_t count, working;
+    /** Accepts again when a connection goes. */
+    bool full;
+    bool stopping;
+    /** Where bytes are received into. */
+    char *scratch;
+    /** The Date field of this second. */
+    int64_t date_second;
+    char date[32];
+};
+
+/** Serves a listening socket, which it then owns. Returns 0, or -1 without memory. */
+int sl_server_open(sl_server *server, sl_core *core, int fd, const sl_server_limits *limits,
+                   const sl_server_events *events);
+/** Accepts no more, closes idle connections; answers under way go on. */
+void sl_server_stop(sl_server *server);
+/** Closes everything at once. Idempotent. */
+void sl_server_close(sl_server *server);
+/** The oldest request that nobody has taken, or NULL. Whoever takes it must drop it. */
+sl_exchange *sl_server_take(sl_server *server);
+
+/* ---- one request and its answer ---- */
+
+struct sl_exchange {
+    /** NULL when the answer is complete, or the client is gone. */
+    sl_connection *connection;
+    sl_core *core;
+    /** Who took it; NULL otherwise. */
+    void *holder;
+    sl_exchange *next;
+    sl_body body;
+    /** What of the body has come and is not read. */
+    sl_bytes content;
+    uint64_t received;
+    /** 0, or why the body cannot be read: 400, 408, 413. */
+    int failure;
+    bool queued, wants_all, wants_room, continued;
+    /** Of the answer. */
+    bool begun, started, finished, close, chunked, has_date, has_type;
+    /** No body belongs into the answer (HEAD, 204, 304), whatever is written. */
+    bool bodyless;
+    /** Content bytes still to be written; meaningless when chunked or up to the close. */
+    uint64_t left;
+    bool counted;
+    /** Where this answer's head begins in the backlog, to take it back. */
+    size_t mark;
+    sl_head head;
+    /** The bytes that the head's spans point into. */
+    char bytes[];
+};
+
+/** Gives an exchange back; one that is not finished is aborted. */
+void sl_exchange_drop(sl_exchange *exchange);
+
+/** Asks for more of the body: a piece, or all of it. Look again at what there is before waiting. */
+void sl_exchange_want(sl_exchange *exchange, bool all);
+/** After content was consumed: goes on receiving. */
+void sl_exchange_consumed(sl_exchange *exchange);
+
+static inline bool sl_exchange_is_gone(const sl_exchange *exchange)
+{
+    return !exchange->connection && !exchange->finished;
+}
+
+/** Begins the head of the answer. False when that cannot be done (gone, or begun before). */
+bool sl_exchange_begin(sl_exchange *exchange, int status);
+/** Adds a field. Returns NULL, or what is wrong with it (static text). */
+const char *sl_exchange_field(sl_exchange *exchange, const char *name, size_t name_length,
+                              const char *value, size_t value_length);
+/** Takes back what sl_exchange_begin and sl_exchange_field wrote. */
+void sl_exchange_rewind(sl_exchange *exchange);
+/** Ends the head: a body of `length` bytes follows, or one of unknown length (-1). */
+void sl_exchange_end_head(sl_exchange *exchange, int64_t length);
+/** Adds to the body, without sending yet. Returns NULL or what is wrong (static text). */
+const char *sl_exchange_write(sl_exchange *exchange, const char *bytes, size_t length);
+/** Sends what was written. False when the client is gone. */
+bool sl_exchange_flush(sl_exchange *exchange);
+/** Bytes written that the kernel has not taken. */
+size_t sl_exchange_backlog(const sl_exchange *exchange);
+/** Ends the answer; one that is shorter than it said is cut off, so that the client sees it. */
+void sl_exchange_finish(sl_exchange *exchange);
+/** Closes the connection at once. */
+void sl_exchange_abort(sl_exchange *exchange);
+/** The client's address, into `text`; false when it is gone. */
+bool sl_exchange_peer(const sl_exchange *exchange, char *text, size_t size);
+
+#endif
