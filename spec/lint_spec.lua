@@ -29,11 +29,11 @@ local function assert_clean(name)
   assert.equal(0, status)
 end
 
-local function assert_complaint(name, complaint)
+local function assert_complaint(name, complaint, count)
   local status, output = lint(name)
   assert.equal(1, status)
   assert.is_truthy(output:find(complaint, 1, true), "no '" .. complaint .. "' in: " .. output)
-  assert.equal(1, select(2, output:gsub("\n", "")), output)
+  assert.equal(count or 1, select(2, output:gsub("\n", "")), output)
 end
 
 describe("lint", function()
@@ -84,6 +84,12 @@ describe("lint", function()
       assert_complaint("functions", "runtime/core/a.c:3: mutable static data")
       write("runtime/core/a.c", C_HEAD .. "int a(void)\n{\n    static int n;\n    return n++;\n}\n")
       assert_complaint("functions", "runtime/core/a.c:3: mutable static data")
+    end)
+
+    it("lets the comment above say that an outside library forces process-wide data", function()
+      write("runtime/core/a.c", C_HEAD .. "/* process-wide: the library forces it. */\nstatic int once;\n")
+      write("runtime/host/main.c", C_HEAD .. "static int signal_seen;\n")
+      assert_clean("functions")
     end)
 
     it("stops a function name used by two files", function()
@@ -241,6 +247,13 @@ return sample
       assert.equal(1, status)
       assert.is_truthy(output:find("a.b: no comment", 1, true) and output:find("a.c: no comment", 1, true))
       assert.is_nil(output:find("a.d", 1, true))
+    end)
+
+    it("takes a table whose type is given as a whole, and a second assignment", function()
+      write("lua/sluice/a.lua", LUA_HEAD .. "---@type table\nlocal a = {\n  b = c,\n}\nreturn a\n")
+      write("lua/sluice/b.lua", GOOD:gsub("return sample\n$", "sample.new = print\n%0"))
+      assert_clean("annotations")
+      assert_complaint("specs", "lua/sluice/b.lua:8: no spec mentions sample.limit", 4)
     end)
 
     it("wants a comment on each function of the public header", function()

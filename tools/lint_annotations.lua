@@ -84,7 +84,7 @@ local function check_export(path, lines, export)
   end
 end
 
--- A table of methods that overrides another one's need not say it all again.
+-- A table of methods that overrides another one's need not say it all again, nor need a second assignment.
 local function check_lua(path)
   local text = assert(files.read(path))
   local lines, documented = files.lines(text), {}
@@ -92,8 +92,8 @@ local function check_lua(path)
   if module == "{" or module == "function" then report:add(path, #lines, "must return a local") end
   for _, export in ipairs(exports) do
     local first = documented[export.name]
-    local is_override = first and first ~= export.owner and export.owner ~= module and first ~= module
-    if not is_override then check_export(path, lines, export) end
+    local is_said = first and (first == export.owner or export.owner ~= module and first ~= module)
+    if not is_said and not lua_source.is_typed_data(lines, export) then check_export(path, lines, export) end
     documented[export.name] = first or export.owner
   end
 end

@@ -84,6 +84,18 @@ function lua_source.comment_above(lines, line)
   return comment
 end
 
+---Whether the export is a field of a table that has a type as a whole: data, told by its type.
+---@param lines string[]
+---@param export tools.Export
+---@return boolean
+function lua_source.is_typed_data(lines, export)
+  if not export.table_line or export.shape then return false end
+  for _, line in ipairs(lua_source.comment_above(lines, export.table_line)) do
+    if line:find("^@type%s") then return true end
+  end
+  return false
+end
+
 local OPENERS <const> = { ["function"] = true, ["do"] = true, ["then"] = true, ["repeat"] = true }
 local ENDS_RETURN <const> = {
   ["end"] = true, ["else"] = true, ["elseif"] = true, ["until"] = true, [";"] = true,
@@ -178,14 +190,18 @@ end
 local BRACKETS <const> = { ["{"] = 1, ["("] = 1, ["["] = 1, ["}"] = -1, [")"] = -1, ["]"] = -1 }
 
 local function add_constructor(exports, tokens, at, owner)
-  local depth, blocks = 1, 0
+  local depth, blocks, table_line = 1, 0, tokens[at].line
   while depth > 0 and tokens[at + 1] do
     at = at + 1
     local token = tokens[at]
     blocks = blocks + block_change(token)
     if token.kind == "mark" then depth = depth + (BRACKETS[token.text] or 0) end
     local is_key = depth == 1 and blocks == 0 and token.kind == "name" and tokens[at + 1].text == "="
-    if is_key then exports[#exports + 1] = value_export(tokens, at, owner) end
+    if is_key then
+      local export = value_export(tokens, at, owner)
+      export.table_line = table_line
+      exports[#exports + 1] = export
+    end
   end
   return at
 end
@@ -224,6 +240,7 @@ end
 ---@field line integer
 ---@field shape { parameters: string[], returns: boolean }? of a function
 ---@field literal boolean? whether the value is a literal, so that its type is plain
+---@field table_line integer? where the table begins, of a field in its constructor
 ---@field is_method boolean? written with a colon: `self` is not among the parameters
 ---@field is_module boolean? whether this function is what the file returns
 
