@@ -39,6 +39,22 @@ describe("layers.limit", function()
     end)
   end)
 
+  it("lets nobody overtake one who waits", function()
+    task.simulate(function()
+      local times = {}
+      local limited = layers.limit { rate = 1, burst = 1 }(endpoint_noting(times))
+      limited:query { id = 1 }
+      task.scope(function()
+        task.spawn(function()
+          task.sleep(1) -- the moment at which the token is there
+          limited:query { id = 3 }
+        end)
+        task.spawn(function() limited:query { id = 2 } end)
+      end)
+      assert.same({ 1, 2, 3 }, { times[1].id, times[2].id, times[3].id })
+    end)
+  end)
+
   it("saves up a burst in a rest, not more", function()
     task.simulate(function()
       local times = {}

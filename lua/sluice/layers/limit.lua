@@ -55,7 +55,7 @@ local function take(limiter)
   local since = limiter._filled or now
   if now > since then
     local most = limiter._burst
-    -- a pause saves up one request, not a burst
+    -- a pause leaves one request, not a burst that would go at its first moment
     if since < limiter._paused_until then most = 1 + (now - limiter._paused_until) * limiter.rate end
     limiter._tokens = math.min(limiter._burst, most, limiter._tokens + (now - since) * limiter.rate)
   end
@@ -121,15 +121,13 @@ local function enter(limiter, inner)
   return true
 end
 
--- The server counts on its own: when it says 429 with a time, nobody goes before that. The tokens
--- saved up are void, or the whole burst would go at the first moment.
+-- The server counts on its own: when it says 429 with a time, nobody goes before that.
 local function heed(limiter, err)
   local pause = errors.is(err) and err.status == 429 and err.retry_after
   if not pause or pause <= 0 then return end
   local till = task.now() + math.min(pause, limiter._max_pause)
   if till > limiter._paused_until then
     limiter._paused_until = till
-    limiter._tokens = math.min(limiter._tokens, 1)
     limiter.pauses = limiter.pauses + 1
   end
 end
