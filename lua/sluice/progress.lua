@@ -82,7 +82,8 @@ local function drawing(area, now)
     lines[index] = render.line(area.bars[index]._state, columns, now, area.output)
   end
   local up = #lines > 1 and ("\27[%dA"):format(#lines - 1) or ""
-  return ERASE .. table.concat(lines, "\r\n") .. up .. "\r"
+  -- over what is there, and only the rest erased: a bar that is erased first flickers
+  return "\r" .. table.concat(lines, "\27[K\r\n") .. "\27[J" .. up .. "\r"
 end
 
 -- Puts text above the bars, in one write with the redraw.

@@ -104,7 +104,7 @@ end
 
 local function speed(rate, unit)
   local per = "s"
-  if rate < 0.1 then rate, per = rate * 60, "min" end
+  if rate > 0 and rate < 0.1 then rate, per = rate * 60, "min" end
   local format = rate >= 100 and "%.0f" or rate >= 10 and "%.1f" or "%.2f"
   return with_unit(format:format(rate), unit) .. "/" .. per
 end
