@@ -6,9 +6,11 @@ local core = require "sluice.core.json"
 local json = {}
 
 ---The value of JSON's null inside tables; the same as cjson.null. True in a condition.
+---@type lightuserdata
 json.null = core.null
 
 ---The metatable that marks a table as an array. Decoded arrays have it, so that `[]` stays an array.
+---@type table
 json.array_mt = core.array_metatable
 
 ---Marks a table as an array: encoded as `[]` even when it is empty.
@@ -43,8 +45,13 @@ local function utf8_rule(value)
   return value == "error" or value == "replace", '"error" or "replace"'
 end
 
-local encode_options = { canonical = "boolean?", pretty = "boolean?", max_depth = depth, invalid_utf8 = utf8_rule }
 local decode_options = { max_depth = depth, invalid_utf8 = utf8_rule }
+local encode_options = {
+  canonical = "boolean?",
+  pretty = "boolean?",
+  max_depth = depth,
+  invalid_utf8 = utf8_rule,
+}
 
 -- Levels above options.check: the hook, the C function, its caller.
 local CALLER = 4
@@ -69,9 +76,11 @@ end
 
 local function make_error(text, message, offset)
   local line, column = place(text, offset)
+  local found = text:match("^[%g ]", offset)
+  local near = found and (": %q"):format(found) or ""
   return require("sluice.errors").new("JsonError", {
     operation = "decode JSON",
-    message = ("%s at byte %d (line %d, column %d)"):format(message, offset, line, column),
+    message = ("%s at byte %d (line %d, column %d)%s"):format(message, offset, line, column, near),
     offset = offset,
     line = line,
     column = column,
@@ -93,11 +102,9 @@ local encode, decode = core.codec(check_encode, check_decode, make_error)
 ---Options: `canonical` (keys in byte order; false), `pretty` (lines and two spaces a level, keys in
 ---order; false), `invalid_utf8` ("replace": U+FFFD, the default; "error": raises), `max_depth` (1000).
 ---@param value any
----@param given? { canonical?: boolean, pretty?: boolean, invalid_utf8?: "replace"|"error", max_depth?: integer }
+---@param options? { canonical?: boolean, pretty?: boolean, invalid_utf8?: string, max_depth?: integer }
 ---@return string text
-function json.encode(value, given)
-  return encode(value, given)
-end
+json.encode = encode
 
 ---The value of a JSON text (RFC 8259, nothing beside it). Does not wait.
 ---
@@ -106,14 +113,9 @@ end
 ---
 ---Options: `max_depth` (1000 levels), `invalid_utf8` ("error", the default, or "replace": U+FFFD).
 ---@param text string
----@param given? { max_depth?: integer, invalid_utf8?: "replace"|"error" }
+---@param options? { max_depth?: integer, invalid_utf8?: string }
 ---@return any value nil when the text is wrong
 ---@return sluice.Error? err kind "JsonError", with `offset`, `line` and `column`, counted in bytes from 1
-function json.decode(text, given)
-  return decode(text, given)
-end
-
--- The same without a Lua call around them.
-json.encode, json.decode = encode, decode
+json.decode = decode
 
 return json

@@ -1,32 +1,34 @@
 -- SPDX-License-Identifier: MIT
--- JSON speed beside lua-cjson in the same run: ratios of the medians of interleaved rounds.
+-- JSON speed beside lua-cjson in the same run: medians of interleaved rounds.
 --
 --     sluice spec/bench/json.lua [ROUNDS]
 
 local json = require "sluice.json"
 local has_cjson, cjson = pcall(require, "cjson")
 local rounds = tonumber(arg and arg[1]) or 9
-local SLICE = 0.05 -- seconds that one measurement takes
+local SLICE = 0.03 -- seconds that one measurement takes
 
 local function chat()
-  return '{"id":"chatcmpl-9f3a1c2b7d8e4f5a6b7c8d9e0f1a2b3c","object":"chat.completion","created":1764000000,'
-    .. '"model":"my-served-model-2","choices":[{"index":0,"message":{"role":"assistant","content":"A sluice is a '
-    .. "gate in a channel: it lets a stream through, holds it back, splits it and measures it.\\nThat is what "
-    .. "this program does to requests for \\\"model endpoints\\\", and Lua opens and shuts the gate; nothing more "
-    .. 'is needed to say what it is for."},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":57,'
-    .. '"completion_tokens":61,"total_tokens":118},"system_fingerprint":"fp_44709d6fcb"}'
+  return [[{"id":"chatcmpl-9f3a1c2b7d8e4f5a6b7c8d9e0f1a2b3c","object":"chat.completion",]]
+    .. [["created":1764000000,"model":"my-served-model-2","choices":[{"index":0,"message":]]
+    .. [[{"role":"assistant","content":"A sluice is a gate in a channel: it lets a stream through, ]]
+    .. [[holds it back, splits it and measures it, all day long.\nThat is what this program does to ]]
+    .. [[requests for \"model endpoints\", and Lua opens and shuts the gate; nothing more than that ]]
+    .. [[is needed to say what it is for."},"logprobs":null,"finish_reason":"stop"}],"usage":]]
+    .. [[{"prompt_tokens":57,"completion_tokens":61,"total_tokens":118},]]
+    .. [["system_fingerprint":"fp_44709d6fcb"}]]
 end
 
 local function chunk()
-  return '{"id":"chatcmpl-9f3a1c2b","object":"chat.completion.chunk","created":1764000000,"model":"m",'
-    .. '"choices":[{"index":0,"delta":{"content":" gate"},"finish_reason":null}]}'
+  return [[{"id":"chatcmpl-9f3a1c2b","object":"chat.completion.chunk","created":1764000000,"model":"m",]]
+    .. [["choices":[{"index":0,"delta":{"content":" gate"},"finish_reason":null}]}]]
 end
 
 local function records()
   local rows = {}
   for i = 1, 250 do
-    rows[i] = ('{"row":%d,"id":"request-%05d","ok":%s,"latency":%.3f,"tokens":[%d,%d,%d],"note":null}'):format(
-      i, i * 7, i % 3 == 0 and "false" or "true", i * 0.137, i, i * 3, i * 11)
+    local row = '{"row":%d,"id":"request-%05d","ok":%s,"latency":%.3f,"tokens":[%d,%d,%d],"note":null}'
+    rows[i] = row:format(i, i * 7, tostring(i % 3 == 0), i * 0.137, i, i * 3, i * 11)
   end
   return "[" .. table.concat(rows, ",") .. "]"
 end
@@ -39,7 +41,7 @@ local function embedding()
 end
 
 local function text()
-  local line = "The gate in the channel holds the stream back, and lets it through again when there is room.\\n"
+  local line = "The gate in the channel holds the stream back, and lets it through when there is room.\\n"
   return '{"role":"user","content":"' .. line:rep(760) .. '"}'
 end
 
@@ -69,21 +71,26 @@ local function median(values)
   return values[#values // 2 + 1]
 end
 
+-- The two take turns, so that what else the machine does meets both alike.
 local function compare(argument, ours, theirs)
-  local a, b = {}, {}
+  local a, b, ratios = {}, {}, {}
   for i = 1, rounds do
     a[i] = measure(ours, argument)
-    if theirs then b[i] = measure(theirs, argument) end
+    if theirs then
+      b[i] = measure(theirs, argument)
+      ratios[i] = b[i] / a[i]
+    end
   end
-  return median(a), theirs and median(b) or nil
+  return median(a), theirs and median(b), theirs and median(ratios)
 end
 
-local function show(name, operation, bytes, ours, theirs)
-  local line = ("%-10s %7d B  %s %9.2f us %6.0f MB/s"):format(name, bytes, operation, ours, bytes / ours)
+local function show(name, operation, bytes, ours, theirs, ratio)
+  local line = "%-10s %6d B  %s  %8.2f us %5.0f MB/s"
+  io.write(line:format(name, bytes, operation, ours, bytes / ours))
   if theirs then
-    line = line .. ("   cjson %9.2f us %6.0f MB/s   ratio %5.2f"):format(theirs, bytes / theirs, theirs / ours)
+    io.write(("   cjson %8.2f us %5.0f MB/s   ratio %.2f"):format(theirs, bytes / theirs, ratio))
   end
-  print(line)
+  io.write("\n")
 end
 
 if not has_cjson then print("lua-cjson is not here: no ratios") end

@@ -59,22 +59,12 @@ bool sl_json_option_strict(lua_State *L, int index, bool otherwise)
     return strict;
 }
 
-static void json_push_functions(lua_State *L, int encode_check, int decode_check, int decode_fail)
-{
-    sl_json_push_array_metatable(L);
-    lua_pushvalue(L, encode_check);
-    lua_pushcclosure(L, sl_json_encode_call, 2);
-    sl_json_push_array_metatable(L);
-    lua_pushvalue(L, decode_check);
-    lua_pushvalue(L, decode_fail);
-    lua_pushcclosure(L, sl_json_decode_call, 3);
-}
-
 /* codec(encode_check, decode_check, decode_fail) -> encode, decode; each may be nil */
 static int l_json_codec(lua_State *L)
 {
     lua_settop(L, 3);
-    json_push_functions(L, 1, 2, 3);
+    sl_json_encode_push(L, 1);
+    sl_json_decode_push(L, 2, 3);
     return 2;
 }
 
@@ -88,9 +78,10 @@ int luaopen_sluice_core_json(lua_State *L)
     lua_settop(L, 0);
     luaL_newlib(L, json_functions);
     lua_pushnil(L);
-    json_push_functions(L, 2, 2, 2);
-    lua_setfield(L, 1, "decode");
+    sl_json_encode_push(L, 2);
     lua_setfield(L, 1, "encode");
+    sl_json_decode_push(L, 2, 2);
+    lua_setfield(L, 1, "decode");
     sl_json_push_array_metatable(L);
     lua_setfield(L, 1, "array_metatable");
     lua_pushlightuserdata(L, NULL);

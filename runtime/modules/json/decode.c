@@ -7,6 +7,7 @@
  * members move into the table at once. The text is a Lua string, so a NUL byte follows it.
  */
 #include "binding.h"
+#include "names.h"
 
 #include <lauxlib.h>
 #include <limits.h>
@@ -14,6 +15,16 @@
 enum {
     JSON_DECODE_FRAMES = 24,   /* on the C stack; more move into a userdata */
     JSON_DECODE_WAITING = 4096 /* slots of Lua's stack, beyond which members do not wait */
+};
+
+/* Upvalues, as sl_json_decode_push makes them. */
+enum {
+    JSON_DECODE_ARRAY = 1, /* the array metatable */
+    JSON_DECODE_KEEPER,    /* memory that outlives a call */
+    JSON_DECODE_NAMES,
+    JSON_DECODE_STRINGS,
+    JSON_DECODE_CHECK, /* a function that checks the options, or nil */
+    JSON_DECODE_FAIL,  /* a function that makes the error, or nil */
 };
 
 struct json_decode_frame {
@@ -29,9 +40,12 @@ typedef struct json_decoder {
     sl_json_fault fault;
     struct json_decode_frame *frames;
     size_t depth, capacity, max_depth;
-    int used;         /* slots of Lua's stack, as lua_gettop would say */
-    int room;         /* as far as which Lua's stack has been checked */
-    int array_slot;   /* the array metatable */
+    int used;       /* slots of Lua's stack, as lua_gettop would say */
+    int room;       /* as far as which Lua's stack has been checked */
+    int array_slot; /* the array metatable */
+    int names_slot; /* the strings of the cache of keys */
+    int new_names;  /* what this text may still add to it */
+    sl_json_name *names;
     int frames_slot;  /* the userdata with the frames, when they are many */
     int scratch_slot; /* the memory of `scratch` */
     bool replace;     /* invalid UTF-8 becomes U+FFFD */
@@ -74,7 +88,8 @@ static const char *json_decode_escaped(json_decoder *d, const char *p, const cha
 {
     sl_json_buffer *buffer = &d->scratch.buffer;
     if (!d->has_scratch) {
-        sl_json_scratch_init(&d->scratch, d->L, d->scratch_slot);
+        sl_json_scratch_init(&d->scratch, d->L, d->scratch_slot,
+                             lua_upvalueindex(JSON_DECODE_KEEPER));
         d->has_scratch = true;
     }
     buffer->length = 0;
@@ -221,13 +236,45 @@ static inline void json_close_container(json_decoder *d)
     d->used = frame->slot - 1; /* the table itself is a value on top, not yet handed over */
 }
 
+static void json_push_name(json_decoder *d, const char *text, size_t length)
+{
+    sl_json_name name = sl_json_name_of(text, length), *known;
+    size_t place = sl_json_name_place(&name);
+    known = &d->names[place];
+    if (sl_json_name_equals(&name, known)) {
+        lua_rawgeti(d->L, d->names_slot, (lua_Integer)place + 1);
+        return;
+    }
+    lua_pushlstring(d->L, text, length);
+    if (d->new_names == 0)
+        return;
+    d->new_names--;
+    lua_pushvalue(d->L, -1);
+    lua_rawseti(d->L, d->names_slot, (lua_Integer)place + 1);
+    *known = name;
+}
+
+/* p is behind the opening quote */
+static inline const char *json_decode_name(json_decoder *d, const char *p)
+{
+    const char *stop = sl_json_scan_string(p, d->end);
+    size_t length = (size_t)(stop - p);
+    if (*stop != '"')
+        return json_decode_escaped(d, p, stop);
+    if (SL_JSON_WORDS && length - 1 < SL_JSON_NAME_LONGEST && d->end - p >= 8)
+        json_push_name(d, p, length);
+    else
+        lua_pushlstring(d->L, p, length);
+    return stop + 1;
+}
+
 /* A key and its colon; leaves the key on the stack. */
 static inline const char *json_decode_key(json_decoder *d, const char *p)
 {
     p = json_skip_space(p);
     if (*p != '"')
         return p == d->end ? json_unexpected(d, p) : json_fault(d, p, "a key must be a string");
-    p = json_decode_string(d, p + 1);
+    p = json_decode_name(d, p + 1);
     if (p == NULL)
         return NULL;
     d->used++;
@@ -294,9 +341,6 @@ static const char *json_decode_text(json_decoder *d)
     return p == d->end ? p : json_fault(d, p, "the text goes on behind the value");
 }
 
-/* Upvalues: the array metatable, a function that checks the options, one that makes the error. */
-enum { JSON_DECODE_ARRAY = 1, JSON_DECODE_CHECK, JSON_DECODE_FAIL };
-
 static int json_decode_failed(const json_decoder *d)
 {
     lua_State *L = d->L;
@@ -316,27 +360,37 @@ static int json_decode_failed(const json_decoder *d)
     return 2;
 }
 
-int sl_json_decode_call(lua_State *L)
+/* What there is before options are read; reserves the slots up to `used`. */
+static void json_decoder_init(json_decoder *d, lua_State *L)
 {
-    enum { TEXT = 1, OPTIONS, SCRATCH, FRAMES, ARRAY };
+    enum { SCRATCH = 3, FRAMES, ARRAY, STRINGS };
+    lua_settop(L, FRAMES);
+    lua_pushvalue(L, lua_upvalueindex(JSON_DECODE_ARRAY));
+    lua_pushvalue(L, lua_upvalueindex(JSON_DECODE_STRINGS));
+    d->L = L;
+    d->frames = d->first;
+    d->depth = 0;
+    d->capacity = JSON_DECODE_FRAMES;
+    d->max_depth = SL_JSON_DEPTH;
+    d->scratch_slot = SCRATCH;
+    d->frames_slot = FRAMES;
+    d->array_slot = ARRAY;
+    d->names_slot = d->used = STRINGS;
+    d->names = lua_touserdata(L, lua_upvalueindex(JSON_DECODE_NAMES));
+    d->new_names = SL_JSON_NAMES_A_TEXT;
+    d->room = 0;
+    d->replace = d->has_scratch = false;
+}
+
+static int l_json_decode(lua_State *L)
+{
+    enum { TEXT = 1, OPTIONS };
     json_decoder d;
     size_t length;
     luaL_checktype(L, TEXT, LUA_TSTRING);
+    json_decoder_init(&d, L);
     d.text = lua_tolstring(L, TEXT, &length);
     d.end = d.text + length;
-    d.L = L;
-    d.frames = d.first;
-    d.depth = 0;
-    d.capacity = JSON_DECODE_FRAMES;
-    d.has_scratch = false;
-    lua_settop(L, FRAMES);
-    lua_pushvalue(L, lua_upvalueindex(JSON_DECODE_ARRAY));
-    d.scratch_slot = SCRATCH;
-    d.frames_slot = FRAMES;
-    d.array_slot = d.used = ARRAY;
-    d.room = 0;
-    d.max_depth = SL_JSON_DEPTH;
-    d.replace = false;
     if (!lua_isnil(L, OPTIONS)) {
         sl_json_options_check(L, OPTIONS, lua_upvalueindex(JSON_DECODE_CHECK));
         d.max_depth = sl_json_option_depth(L, OPTIONS);
@@ -347,4 +401,14 @@ int sl_json_decode_call(lua_State *L)
     if (d.has_scratch)
         sl_json_scratch_fini(&d.scratch);
     return 1;
+}
+
+void sl_json_decode_push(lua_State *L, int check, int fail)
+{
+    sl_json_push_array_metatable(L);
+    sl_json_keeper_push(L);
+    sl_json_names_push(L);
+    lua_pushvalue(L, check);
+    lua_pushvalue(L, fail);
+    lua_pushcclosure(L, l_json_decode, JSON_DECODE_FAIL);
 }

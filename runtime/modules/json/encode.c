@@ -6,9 +6,13 @@
  * metamethod that counts is __tojson.
  */
 #include "encode.h"
+#include "plain.h"
 
 #include <lauxlib.h>
 #include <math.h>
+
+/* Bytes of a text that is tried as plain; beyond, starting again would cost too much. */
+enum { JSON_SHORT = 64 };
 
 static sl_json_step json_no_memory(sl_json_encoder *e)
 {
@@ -35,10 +39,8 @@ static sl_json_step json_encode_number(sl_json_encoder *e)
     return SL_JSON_WRITTEN;
 }
 
-static sl_json_step json_encode_text(sl_json_encoder *e, int index)
+static sl_json_step json_encode_any_text(sl_json_encoder *e, const char *text, size_t length)
 {
-    size_t length;
-    const char *text = lua_tolstring(e->L, index, &length);
     switch (sl_json_write_string(e->out, text, length, e->strict_utf8)) {
     case SL_JSON_OK:
         return SL_JSON_WRITTEN;
@@ -48,6 +50,19 @@ static sl_json_step json_encode_text(sl_json_encoder *e, int index)
     default:
         return json_no_memory(e);
     }
+}
+
+static inline sl_json_step json_encode_text(sl_json_encoder *e, int index)
+{
+    size_t length;
+    const char *text = lua_tolstring(e->L, index, &length);
+    char *room;
+    if (length <= JSON_SHORT && (room = sl_json_reserve(e->out, JSON_SHORT + 2)) != NULL &&
+        (room = sl_json_write_plain(room, text, length)) != NULL) {
+        e->out->length = (size_t)(room - e->out->data);
+        return SL_JSON_WRITTEN;
+    }
+    return json_encode_any_text(e, text, length);
 }
 
 static sl_json_step json_encode_word(sl_json_encoder *e, const char *word, size_t length)
@@ -133,21 +148,45 @@ static inline sl_json_step json_array_member(sl_json_encoder *e, sl_json_frame *
     return json_to_indexed(e, frame);
 }
 
-static sl_json_step json_encode_colon(sl_json_encoder *e)
+static sl_json_step json_encode_key_slowly(sl_json_encoder *e, sl_json_frame *frame,
+                                           const char *text, size_t length)
 {
+    if (!json_begin_member(e, frame, '{'))
+        return json_no_memory(e);
+    if (json_encode_any_text(e, text, length) < 0)
+        return SL_JSON_FAILED;
     return e->pretty ? json_encode_word(e, ": ", 2) : json_encode_word(e, ":", 1);
+}
+
+/* The bracket or comma, the key, the colon; in the usual case with one look at the buffer. */
+static inline sl_json_step json_encode_key(sl_json_encoder *e, sl_json_frame *frame,
+                                           const char *text, size_t length)
+{
+    enum { AROUND = 4 }; /* a bracket, two quotes, a colon */
+    char *room = NULL;
+    if (length <= JSON_SHORT && !e->pretty)
+        room = sl_json_reserve(e->out, JSON_SHORT + AROUND);
+    if (room == NULL)
+        return json_encode_key_slowly(e, frame, text, length);
+    *room = frame->index == 0 ? '{' : ',';
+    room = sl_json_write_plain(room + 1, text, length);
+    if (room == NULL)
+        return json_encode_key_slowly(e, frame, text, length);
+    frame->index++;
+    *room++ = ':';
+    e->out->length = (size_t)(room - e->out->data);
+    return SL_JSON_WRITTEN;
 }
 
 /* The stack ends in table, key, value. */
 static inline sl_json_step json_object_member(sl_json_encoder *e, sl_json_frame *frame)
 {
+    size_t length;
+    const char *text;
     if (lua_type(e->L, -2) != LUA_TSTRING)
         return sl_json_shape_fault(e);
-    if (!json_begin_member(e, frame, '{'))
-        return json_no_memory(e);
-    if (json_encode_text(e, -2) < 0 || json_encode_colon(e) < 0)
-        return SL_JSON_FAILED;
-    return SL_JSON_LOADED;
+    text = lua_tolstring(e->L, -2, &length);
+    return json_encode_key(e, frame, text, length) < 0 ? SL_JSON_FAILED : SL_JSON_LOADED;
 }
 
 static sl_json_step json_next_sorted(sl_json_encoder *e, sl_json_frame *frame)
@@ -155,11 +194,9 @@ static sl_json_step json_next_sorted(sl_json_encoder *e, sl_json_frame *frame)
     const sl_json_key *key = &frame->keys[frame->index];
     if (frame->index == frame->count)
         return json_close_table(e, '}');
-    if (!json_begin_member(e, frame, '{'))
-        return json_no_memory(e);
-    lua_pushlstring(e->L, key->text, key->length);
-    if (json_encode_text(e, -1) < 0 || json_encode_colon(e) < 0)
+    if (json_encode_key(e, frame, key->text, key->length) < 0)
         return SL_JSON_FAILED;
+    lua_pushlstring(e->L, key->text, key->length);
     lua_rawget(e->L, sl_json_table_slot(e, e->depth));
     return SL_JSON_LOADED;
 }

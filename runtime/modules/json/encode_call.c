@@ -5,8 +5,8 @@
 
 #include <lauxlib.h>
 
-/* Upvalues: the array metatable, and a function that checks the options. */
-enum { JSON_ENCODE_ARRAY = 1, JSON_ENCODE_CHECK };
+/* Upvalues: the array metatable, memory that outlives a call, and what checks the options. */
+enum { JSON_ENCODE_ARRAY = 1, JSON_ENCODE_KEEPER, JSON_ENCODE_CHECK };
 
 static void json_encoder_init(sl_json_encoder *e, lua_State *L, sl_json_buffer *out,
                               const void *array_metatable, const sl_json_encode_options *options)
@@ -55,7 +55,7 @@ static void json_read_encode_options(lua_State *L, int index, sl_json_encode_opt
     options->max_depth = sl_json_option_depth(L, index);
 }
 
-int sl_json_encode_call(lua_State *L)
+static int l_json_encode(lua_State *L)
 {
     enum { VALUE = 1, OPTIONS, SCRATCH, FRAMES };
     sl_json_encode_options options = {.max_depth = 0};
@@ -65,7 +65,7 @@ int sl_json_encode_call(lua_State *L)
     lua_settop(L, FRAMES);
     if (!lua_isnil(L, OPTIONS))
         json_read_encode_options(L, OPTIONS, &options);
-    sl_json_scratch_init(&scratch, L, SCRATCH);
+    sl_json_scratch_init(&scratch, L, SCRATCH, lua_upvalueindex(JSON_ENCODE_KEEPER));
     json_encoder_init(&e, L, &scratch.buffer, lua_topointer(L, lua_upvalueindex(JSON_ENCODE_ARRAY)),
                       &options);
     e.frames_slot = e.base = FRAMES;
@@ -79,4 +79,12 @@ int sl_json_encode_call(lua_State *L)
     lua_pushlstring(L, scratch.buffer.data, scratch.buffer.length);
     sl_json_scratch_fini(&scratch);
     return 1;
+}
+
+void sl_json_encode_push(lua_State *L, int check)
+{
+    sl_json_push_array_metatable(L);
+    sl_json_keeper_push(L);
+    lua_pushvalue(L, check);
+    lua_pushcclosure(L, l_json_encode, JSON_ENCODE_CHECK);
 }

@@ -49,6 +49,11 @@ static inline char *sl_json_reserve(sl_json_buffer *buffer, size_t extra)
 
 /* ---- numbers ---- */
 
+static inline bool sl_json_is_digit(char byte)
+{
+    return (unsigned char)(byte - '0') < 10;
+}
+
 /** The leading 128 bits of 10^k, rounded down, the top bit set. */
 typedef struct sl_json_power {
     uint64_t high, low;
@@ -128,45 +133,5 @@ typedef enum sl_json_status {
  */
 sl_json_status sl_json_write_string(sl_json_buffer *out, const char *text, size_t length,
                                     bool strict);
-
-/* ---- eight bytes at a time ---- */
-
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-enum { SL_JSON_WORDS = 1 };
-#else
-enum { SL_JSON_WORDS = 0 };
-#endif
-
-static inline uint64_t sl_json_load(const char *p)
-{
-    uint64_t word;
-    memcpy(&word, p, sizeof word);
-    return word;
-}
-
-/**
- * The top bit of each byte that is not plain in a string. Bits above the lowest one may be false,
- * because a borrow runs upwards: only the lowest is for use, and only on little-endian machines.
- */
-static inline uint64_t sl_json_special(uint64_t word)
-{
-    const uint64_t ones = 0x0101010101010101U;
-    uint64_t quote = word ^ (ones * '"');
-    uint64_t backslash = word ^ (ones * '\\');
-    uint64_t control = (word - ones * 0x20) & ~word;
-    uint64_t marks = ((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | control | word;
-    return marks & (ones * 0x80);
-}
-
-static inline bool sl_json_is_plain(char byte)
-{
-    unsigned char c = (unsigned char)byte;
-    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
-}
-
-static inline bool sl_json_is_digit(char byte)
-{
-    return (unsigned char)(byte - '0') < 10;
-}
 
 #endif

@@ -44,23 +44,6 @@ typedef struct sl_json_encode_options {
 int sl_json_encode(lua_State *L, int index, const sl_json_encode_options *options,
                    sl_json_buffer *out);
 
-/**
- * A buffer for one call from Lua: the first bytes on the C stack, the rest in a userdata, so that
- * an error that jumps out of the call leaks nothing.
- */
-typedef struct sl_json_scratch {
-    sl_json_buffer buffer;
-    lua_State *L;
-    /** The slot of L's stack that holds the userdata, nil until it is needed. */
-    int slot;
-    char first[2048];
-} sl_json_scratch;
-
-/** Takes over the slot `slot`. Must stay in place, and be the callee's own. */
-void sl_json_scratch_init(sl_json_scratch *scratch, lua_State *L, int slot);
-/** Frees at once what the collector would free later; idempotent. */
-void sl_json_scratch_fini(sl_json_scratch *scratch);
-
 /** Pushes the metatable that marks a table as an array. */
 void sl_json_push_array_metatable(lua_State *L);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* JSON strings: finding their end, resolving escapes, writing escapes. */
-#include "engine.h"
+#include "plain.h"
 
 #define JSON_REPLACEMENT "\xEF\xBF\xBD" /* U+FFFD */
+#define JSON_CUT "the text ends inside a string"
 
 /* Over valid sequences of UTF-8: to the first byte that is below 0x80, or begins no sequence. */
 static const char *json_skip_utf8(const char *p, const char *end)
@@ -129,7 +130,8 @@ static const char *json_read_unicode(char *out, int *size, const char *p, sl_jso
 }
 
 /* p is at the backslash */
-static const char *json_read_escape(sl_json_buffer *out, const char *p, sl_json_fault *fault)
+static const char *json_read_escape(sl_json_buffer *out, const char *p, const char *end,
+                                    sl_json_fault *fault)
 {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
     char bytes[4];
@@ -143,7 +145,7 @@ static const char *json_read_escape(sl_json_buffer *out, const char *p, sl_json_
         bytes[0] = values[name - names];
         p += 2;
     } else {
-        return json_string_fault(fault, p + 1, "not an escape sequence");
+        return json_string_fault(fault, p + 1, p + 1 == end ? JSON_CUT : "not an escape sequence");
     }
     if (!json_append(out, bytes, (size_t)size))
         return json_string_fault(fault, p, "not enough memory");
@@ -160,11 +162,11 @@ const char *sl_json_read_string(sl_json_buffer *out, const char *p, const char *
         if (*p == '"') {
             return p;
         } else if (*p == '\\') {
-            p = json_read_escape(out, p, fault);
+            p = json_read_escape(out, p, end, fault);
             if (p == NULL)
                 return NULL;
         } else if (p == end) {
-            return json_string_fault(fault, p, "the text ends inside a string");
+            return json_string_fault(fault, p, JSON_CUT);
         } else if ((unsigned char)*p < 0x20) {
             return json_string_fault(fault, p, "a control character in a string must be escaped");
         } else if (!replace) {
@@ -197,44 +199,11 @@ static char *json_put_escape(char *out, unsigned char byte)
     return out;
 }
 
-/* Copies the plain bytes at *p; `out` has room for all up to `end`, at least eight or none left. */
-static char *json_copy_words(char *out, const char **p, const char *end)
-{
-    const char *s = *p;
-    uint64_t word, marks;
-    for (; end - s >= 8; s += 8, out += 8) {
-        word = sl_json_load(s);
-        marks = sl_json_special(word);
-        memcpy(out, &word, 8);
-        if (marks != 0)
-            goto found;
-    }
-    if (s == end)
-        goto done;
-    /* the last bytes once more with those before them: a word is cheaper than a loop */
-    out -= 8 - (end - s);
-    s = end - 8;
-    word = sl_json_load(s);
-    marks = sl_json_special(word);
-    memcpy(out, &word, 8);
-    if (marks != 0)
-        goto found;
-    s += 8;
-    out += 8;
-    goto done;
-found:
-    s += __builtin_ctzll(marks) >> 3;
-    out += __builtin_ctzll(marks) >> 3;
-done:
-    *p = s;
-    return out;
-}
-
 static inline char *json_copy_plain(char *out, const char **p, const char *end)
 {
     const char *s = *p;
     if (SL_JSON_WORDS && end - s >= 8)
-        return json_copy_words(out, p, end);
+        return sl_json_copy_words(out, p, end);
     while (s < end && sl_json_is_plain(*s))
         *out++ = *s++;
     *p = s;
