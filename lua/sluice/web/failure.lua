@@ -4,7 +4,9 @@
 local failure = {}
 
 -- What the client did wrong with its request: our own kinds, without a place in the hierarchy.
-local OF_THE_REQUEST = { MalformedRequest = 400, RequestTimeout = 408, PayloadTooLarge = 413 }
+local OF_THE_REQUEST = {
+  MalformedRequest = 400, RequestTimeout = 408, PayloadTooLarge = 413, ClientGone = 499,
+}
 
 -- The first kind that err:is() decides. What a server behind us did is 502 or 504, so that nobody
 -- takes the trouble of our credentials for their own.

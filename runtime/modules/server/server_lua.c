@@ -69,12 +69,13 @@ static void on_exchange_gone(sl_exchange *x)
 {
     exchange_handle *handle = x->holder;
     sl_task *owner = handle->owner;
+    handle->owner = NULL;
+    /* First, so that it hears of the cancellation rather than of a failed read or write. */
+    if (owner)
+        sl_task_cancel(owner, "the client has left");
     sl_waitlist_wake(&handle->readers, SIZE_MAX);
     sl_waitlist_wake(&handle->writers, SIZE_MAX);
     sl_waitlist_wake(&handle->watchers, SIZE_MAX);
-    handle->owner = NULL;
-    if (owner)
-        sl_task_cancel(owner, "the client has left");
 }
 
 static const sl_server_events server_events = {

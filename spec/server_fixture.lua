@@ -1,0 +1,79 @@
+-- SPDX-License-Identifier: MIT
+-- What the specs of the server share: an app, a server around each spec, requests as bytes.
+
+local assert = require "luassert"
+local task = require "sluice.task"
+local web = require "sluice.web"
+
+local fixture = {}
+
+local HOST = "Host: x\r\n"
+fixture.HOST = HOST
+
+-- busted's assert turns an err into text; handlers use this.
+function fixture.need(value, err)
+  if value == nil then error(err, 0) end
+  return value
+end
+
+function fixture.new_app(given)
+  local app, state = web.app(given), { hits = 0, running = 0, cancelled = 0 }
+  app:any("/*", function(request)
+    state.hits = state.hits + 1
+    return request.method .. " " .. request.path .. " " .. fixture.need(request:text())
+  end)
+  app:get("/wait", function()
+    state.running = state.running + 1
+    local ok, err = pcall(task.sleep, 30)
+    state.running = state.running - 1
+    if not ok then
+      state.cancelled, state.reason = state.cancelled + 1, err
+      error(err, 0)
+    end
+    return "waited"
+  end)
+  return app, state
+end
+
+-- Runs f(server, state) on a server of its own, and sees that nothing of it is left.
+function fixture.with_server(f, app_options, listen_options)
+  local app, state = fixture.new_app(app_options)
+  local server <close> = fixture.need(app:listen("127.0.0.1:0", listen_options))
+  local ok, message = xpcall(f, debug.traceback, server, state, app)
+  server:close()
+  assert.same({ 0, 0 }, { server:counts() })
+  if not ok then error(message, 0) end
+end
+
+function fixture.eventually(check)
+  local stop = task.now() + 5
+  while not check() do
+    if task.now() > stop then return false end
+    task.sleep(0.001)
+  end
+  return true
+end
+
+function fixture.pid()
+  local file <close> = io.open("/proc/self/stat")
+  return file:read("n")
+end
+
+function fixture.descriptors()
+  local pipe <close> = io.popen("ls /proc/" .. fixture.pid() .. "/fd | wc -l")
+  return pipe:read("n")
+end
+
+function fixture.post(body, more)
+  return "POST /p HTTP/1.1\r\n" .. HOST .. (more or "") .. "Content-Length: " .. #body .. "\r\n\r\n" .. body
+end
+
+function fixture.chunked(body, more)
+  return "POST /p HTTP/1.1\r\n" .. HOST .. (more or "") .. "Transfer-Encoding: chunked\r\n\r\n" .. body
+end
+
+function fixture.get(path, more)
+  return "GET " .. path .. " HTTP/1.1\r\n" .. HOST .. (more or "") .. "\r\n"
+end
+
+return fixture
