@@ -191,18 +191,21 @@ function errors.excerpt(text)
 end
 
 ---Makes an err. What is not given is worked out: `retryable` and `maybe_executed` from the kind and
----the limit, the message from the kind. A kind that is not known becomes one without a parent.
+---the limit, the message from the kind. Secrets in texts are masked. A kind that is not known becomes
+---one without a parent.
 ---@param kind string
 ---@param fields? table see sluice.Error
 ---@return sluice.Error
 function errors.new(kind, fields)
   local err = {}
   if fields then
-    for name, value in pairs(fields) do err[name] = value end
+    for name, value in pairs(fields) do
+      err[name] = type(value) == "string" and secret.mask(value) or value
+    end
   end
   err.kind = kind
   if parents[kind] == nil then parents[kind] = false end
-  err.message = secret.mask(tostring(err.message or kind))
+  err.message = tostring(err.message or kind)
   if err.retryable == nil then err.retryable = default_retryable(kind) end
   if err.maybe_executed == nil then
     local cut = is_kind(kind, "TimeoutError") and not UNSENT_LIMITS[err.limit]
@@ -279,7 +282,8 @@ end
 function errors.from_response(res, context)
   local body, failure = res:text()
   local wire = require("sluice.wire_error")
-  local found = wire.read(res, body or "")
+  -- masked before it is taken apart: a server may send back what it was sent, anywhere
+  local found = wire.read(res, secret.mask(body or ""))
   local code = context and context.code or found.code
   local kind = errors.kind_of(res.status, code)
   local fields = {

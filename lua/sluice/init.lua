@@ -27,9 +27,9 @@ local functions = {
 }
 
 local modules = {
-  "task", "http", "web", "json", "log", "retry", "layers", "errors", "progress", "headers", "response",
+  task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, errors = true,
+  progress = true, headers = true, response = true,
 }
-for _, name in ipairs(modules) do modules[name] = true end
 
 local function load_field(self, name)
   local value

@@ -48,12 +48,15 @@ end
 function client.new(given)
   local fields = { ["accept"] = "application/json", ["user-agent"] = "sluice" }
   for name, value in pairs(given.headers or {}) do fields[name] = value end
-  if given.token then fields["authorization"] = secret.join("Bearer ", given.token) end
+  -- kept by itself as well: as long as it lives, it is masked wherever it comes up alone
+  local token = given.token and secret.new(given.token)
+  if token then fields["authorization"] = secret.join("Bearer ", token) end
   return setmetatable({
     base = given.base,
     host = given.host,
     honours_timeout = is_http(given.transport),
     _transport = given.transport,
+    _token = token,
     _headers = fields,
   }, metatable)
 end
@@ -102,7 +105,7 @@ end
 local function name_call(err, call)
   if not errors.is(err) then return err end
   if err.operation and err.object then
-    err.message = ("%s %s: %s"):format(err.operation, err.object, err.message)
+    err.message = secret.mask(("%s %s: %s"):format(err.operation, err.object, err.message))
   end
   err.operation, err.object = call.operation, call.object
   return err

@@ -19,6 +19,9 @@ local DELAYS <const> = { 0.2, 0.3, 0.5, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }
 -- For how long a new endpoint may still be unknown to the server that is asked.
 local NEW_GRACE <const> = 30
 
+-- Less than this is no time to wait: a sleep of under a microsecond does not move the clock.
+local MOMENT <const> = 0.001
+
 local FAILED_UPDATES = { UPDATE_FAILED = true, UPDATE_CANCELED = true }
 local FAILED_DEPLOYMENTS = { DEPLOYMENT_FAILED = true, DEPLOYMENT_ABORTED = true }
 
@@ -116,7 +119,7 @@ function waiter.wait(endpoints, name, given, origin)
   local look, last, last_error = 0, nil, nil
   while true do
     local left = origin.started + timeout - task.now()
-    if look > 0 and left <= 0 then return nil, timed_out(name, timeout, last, last_error) end
+    if look > 0 and left < MOMENT then return nil, timed_out(name, timeout, last, last_error) end
     local endpoint, err = endpoints:get(name, { timeout = math.max(1, math.min(60, left)) })
     local elapsed = task.now() - origin.started
     if endpoint then
