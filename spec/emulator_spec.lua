@@ -6,7 +6,9 @@ local command = require "sluice.emulator.command"
 local config_reader = require "sluice.emulator.config"
 local emulator = require "sluice.emulator"
 local errors = require "sluice.errors"
+local http = require "sluice.http"
 local json = require "sluice.json"
+local log = require "sluice.log"
 local response = require "sluice.response"
 local routes = require "sluice.emulator.routes"
 local secret = require "sluice.secret"
@@ -511,6 +513,7 @@ describe("the command", function()
     ["--deploy-time needs a number of at least 0, got -1"] = { "--deploy-time=-1" },
     ["--listen needs HOST:PORT, got 8080"] = { "--listen", "8080" },
     ["--listen needs a value"] = { "--listen" },
+    ["--listen: "] = { "--listen", "127.0.0.1:123456" },
     ["--upstream needs an http or https URL, got localhost"] = { "--upstream", "localhost" },
     ["--model: cannot open"] = { "--model", "/nonexistent/model.lua" },
     ["must return a function, got a table"] = { "--model", "lua/sluice/emulator/wire.lua" },
@@ -521,6 +524,50 @@ describe("the command", function()
       assert.is_truthy(text:find(part, 1, true), text)
     end)
   end
+end)
+
+describe("the command, serving", function()
+  -- Runs the command as a task; gives what it wrote to standard output, line by line.
+  local function serve(arguments, use)
+    local lines, written = task.channel(10), io.stdout
+    local function write(_, ...) lines:send(table.concat { ... }) end
+    io.stdout = { write = write, flush = function() end } -- luacheck: ignore 122
+    local previous = log.set_output(function() end)
+    local running = task.spawn(command.run, arguments)
+    local ok, err = pcall(use, lines, running)
+    running:cancel "the spec is over"
+    pcall(running.join, running)
+    log.set_output(previous)
+    io.stdout = written -- luacheck: ignore 122
+    if not ok then error(err, 0) end
+    return running
+  end
+
+  it("prints one line with its address, serves there, and stops when cancelled", function()
+    local address
+    serve({ "--deploy-time", "0", "--latency=1" }, function(lines)
+      local line = lines:receive()
+      address = line:match "^(http://127%.0%.0%.1:%d+)\n$"
+      assert.is_string(address, line)
+      local headers = { authorization = "Bearer any" }
+      local made = assert(http.request {
+        url = address .. management,
+        headers = headers,
+        json = { name = "e", config = { served_entities = { entity "echo" } } },
+      })
+      assert.equal(200, made.status)
+      local res = assert(http.request {
+        url = address .. "/serving-endpoints/e/invocations",
+        headers = headers,
+        json = hello,
+      })
+      assert.equal("hello", res:json().choices[1].message.content)
+      assert.equal("true", res.headers["x-sluice-emulator"])
+    end)
+    local res, err = http.request { url = address .. management }
+    assert.is_nil(res)
+    assert.is_true(err:is "ConnectError")
+  end)
 end)
 
 describe("the store", function()

@@ -2,6 +2,7 @@
 -- The command `sluice emulate`: reads its arguments, starts an emulator and serves until it is stopped.
 
 local emulator = require "sluice.emulator"
+local errors = require "sluice.errors"
 local log = require "sluice.log"
 local settings_of = require "sluice.settings"
 local task = require "sluice.task"
@@ -98,6 +99,11 @@ local function serve(server)
   if not ok then error(err, 0) end
 end
 
+local function bad_usage(problem)
+  io.stderr:write("sluice emulate: ", problem, "\nsluice emulate --help lists the arguments\n")
+  return 2
+end
+
 local function start(settings)
   local emulated = emulator.new {
     deploy_time = settings.deploy_time,
@@ -106,7 +112,12 @@ local function start(settings)
     upstream = settings.upstream,
     upstream_key = settings.upstream and settings_of.get "SLUICE_UPSTREAM_KEY",
   }
-  local server, err = emulated:listen(settings.listen)
+  local ok, server, err = pcall(emulated.listen, emulated, settings.listen)
+  if not ok then
+    -- An address that cannot be read raises text; cancellation raises an err.
+    if errors.is(server) then error(server, 0) end
+    return bad_usage("--listen: " .. tostring(server):gsub("^app:listen: ", ""))
+  end
   if not server then
     io.stderr:write("sluice emulate: ", tostring(err), "\n")
     return 1
@@ -124,10 +135,7 @@ end
 ---@return integer status 0 done, 1 failed, 2 bad usage
 function command.run(arguments)
   local settings, problem = read_arguments(arguments)
-  if not settings then
-    io.stderr:write("sluice emulate: ", problem, "\nsluice emulate --help lists the arguments\n")
-    return 2
-  end
+  if not settings then return bad_usage(problem) end
   if settings.help then
     io.stdout:write(usage)
     return 0

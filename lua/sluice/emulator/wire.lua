@@ -73,10 +73,8 @@ end
 ---A random UUID (version 4).
 ---@return string
 function wire.uuid()
-  local h = wire.hex(16)
-  local variant = ("%x"):format(8 | tonumber(h:sub(17, 17), 16) & 3)
-  local middle = ("%s-4%s-%s%s"):format(h:sub(9, 12), h:sub(14, 16), variant, h:sub(18, 20))
-  return ("%s-%s-%s"):format(h:sub(1, 8), middle, h:sub(21))
+  local a, b, c, d, e = string.unpack(">I4I2I2I2I6", system.random(16))
+  return ("%08x-%04x-4%03x-%04x-%012x"):format(a, b, c & 0xfff, d & 0x3fff | 0x8000, e)
 end
 
 ---A random integer for the seed of a generator.
