@@ -87,7 +87,10 @@ describe("layers.around", function()
   end)
 
   it("finds the layers by name", function()
-    for _, name in ipairs { "retry", "timeout", "limit", "log" } do assert.is_function(layers[name]) end
+    local retry_layer, timeout_layer = require "sluice.layers.retry", require "sluice.layers.timeout"
+    local limit_layer, log_layer = require "sluice.layers.limit", require "sluice.layers.log"
+    assert.same({ retry_layer, timeout_layer, limit_layer, log_layer },
+      { layers.retry, layers.timeout, layers.limit, layers.log })
     assert.is_nil(layers.no_such_layer)
   end)
 end)

@@ -130,18 +130,22 @@ local function emit(level, event, fields)
   if is_enabled(level) then write(line_of(level, event, fields)) end
 end
 
+---Writes a line of level debug. Does not wait.
 ---@param event string what happened, a fixed text: what varies goes into the fields
 ---@param fields? table an err is shown as its parts, a secret as `***`
 function log.debug(event, fields) emit("debug", event, fields) end
 
+---Writes a line of level info. Does not wait.
 ---@param event string see log.debug
 ---@param fields? table
 function log.info(event, fields) emit("info", event, fields) end
 
+---Writes a line of level warn. Does not wait.
 ---@param event string see log.debug
 ---@param fields? table
 function log.warn(event, fields) emit("warn", event, fields) end
 
+---Writes a line of level error. Does not wait.
 ---@param event string see log.debug
 ---@param fields? table
 function log.error(event, fields) emit("error", event, fields) end

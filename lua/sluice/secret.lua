@@ -49,6 +49,7 @@ function secret.new(text)
   return object
 end
 
+---Whether the value is a secret.
 ---@param value any
 ---@return boolean
 function secret.is(value)

@@ -224,7 +224,7 @@ static bool parse_seconds(struct cursor in, double *seconds)
     return in.at == in.end;
 }
 
-static bool is_blank(char c)
+static bool is_padding(char c)
 {
     return c == ' ' || c == '\t';
 }
@@ -232,10 +232,10 @@ static bool is_blank(char c)
 bool sl_retry_after_parse(const char *text, size_t length, double now, double *seconds)
 {
     struct cursor in = {text, text + length};
-    while (in.at != in.end && is_blank(*in.at)) {
+    while (in.at != in.end && is_padding(*in.at)) {
         in.at++;
     }
-    while (in.at != in.end && is_blank(in.end[-1])) {
+    while (in.at != in.end && is_padding(in.end[-1])) {
         in.end--;
     }
     if (in.at == in.end || !isfinite(now)) {
