@@ -103,6 +103,29 @@ describe("serving_endpoints", function()
     end)
   end)
 
+  it("creates again after a connection that failed, not after one that was cut", function()
+    task.simulate(function()
+      for _, case in ipairs {
+        { { message = "refused" }, 2 }, { { message = "cut", maybe_executed = true }, 1 },
+        { { message = "no such host", retryable = false }, 1 },
+      } do
+        local count, app = 0, web.app()
+        app:post(BASE, function() return { json = { name = "e" } } end)
+        local transport = {
+          handle = function(_, request)
+            count = count + 1
+            if count == 1 then return nil, errors.new("ConnectError", case[1]) end
+            return app:handle(request)
+          end,
+        }
+        local endpoints = serving.new(client.new { base = "http://h", host = "h", transport = transport })
+        local endpoint = endpoints:create { name = "e" }
+        assert.equal(case[2], count)
+        assert.equal(case[2] == 2, endpoint ~= nil)
+      end
+    end)
+  end)
+
   it("does not repeat a query", function()
     task.simulate(function()
       local handler, count = steps { 503, {} }

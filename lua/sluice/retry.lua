@@ -66,7 +66,7 @@ end
 ---@field cap? number seconds, 8
 ---@field max_hint? number the longest Retry-After that is obeyed, in seconds; 60
 ---@field resend? boolean whether to send again what may have been executed; false
----@field retry_on? (fun(err: sluice.Error, attempt: integer): boolean)|string[] what to retry, instead of `err.retryable`: a function, or kinds
+---@field retry_on? (fun(err: sluice.Error, attempt: integer): boolean)|string[] what to retry, instead of `err.retryable`: a function, or kinds; `resend` goes before it
 ---@field on_retry? fun(err: sluice.Error, attempt: integer, delay: number) called before each wait
 ---@field budget? sluice.RetryBudget none
 ---@field random? fun(): number in [0, 1)
@@ -123,8 +123,9 @@ end
 
 local function is_worth_it(policy, err, attempt)
   if not errors.is(err) or err.kind == "TaskCancelled" then return false end
+  if err.maybe_executed and not policy._resend then return false end
   if policy._retry_on then return policy._retry_on(err, attempt) and true or false end
-  return err.retryable and (policy._resend or not err.maybe_executed)
+  return err.retryable
 end
 
 -- Jitter on a hint keeps the clients that were told the same from coming back as one.

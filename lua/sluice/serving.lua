@@ -21,6 +21,15 @@ local BASE <const> = "/api/2.0/serving-endpoints"
 -- Of a management call; a query has the limits of its own.
 local MANAGEMENT_TOTAL <const> = 60
 
+-- Of a management call: one that cannot succeed is told after about two seconds of waiting.
+local TRIES <const> = 4
+local TRIES_TOTAL <const> = 300
+
+local function surely_not_done(err)
+  if not err.retryable then return false end
+  return err:is "ConnectError" or err:is "TooManyRequests" or err:is "TemporarilyUnavailable"
+end
+
 ---Makes the client of a workspace's serving endpoints.
 ---@param connection sluice.endpoints.Client
 ---@param timeout? number|sluice.Timeout of management calls
@@ -30,10 +39,8 @@ function serving.new(connection, timeout)
     _client = connection,
     _timeout = timeout or { total = MANAGEMENT_TOTAL },
     -- reading and deleting may be done twice; creating only where the first time surely did not happen
-    _safe = retry.policy { attempts = 5, total = 300, resend = true },
-    _unsafe = retry.policy {
-      attempts = 5, total = 300, retry_on = { "ConnectError", "TooManyRequests", "TemporarilyUnavailable" },
-    },
+    _safe = retry.policy { attempts = TRIES, total = TRIES_TOTAL, resend = true },
+    _unsafe = retry.policy { attempts = TRIES, total = TRIES_TOTAL, retry_on = surely_not_done },
   }, metatable)
 end
 
