@@ -43,12 +43,19 @@ function methods:fill()
 end
 
 function methods:take(count)
-  while #self.buffer < count do
-    if not self:fill() then return nil end
+  local pieces, have = { self.buffer }, #self.buffer
+  while have < count do
+    self.buffer = ""
+    if not self:fill() then
+      self.buffer = table.concat(pieces)
+      return nil
+    end
+    pieces[#pieces + 1] = self.buffer
+    have = have + #self.buffer
   end
-  local taken = self.buffer:sub(1, count)
-  self.buffer = self.buffer:sub(count + 1)
-  return taken
+  local all = table.concat(pieces)
+  self.buffer = all:sub(count + 1)
+  return all:sub(1, count)
 end
 
 function methods:line()
@@ -61,10 +68,13 @@ end
 
 -- All that comes until the server closes.
 function methods:rest()
-  while self:fill() do end -- luacheck: ignore
-  local all = self.buffer
+  local pieces = { self.buffer }
   self.buffer = ""
-  return all
+  while self:fill() do
+    pieces[#pieces + 1] = self.buffer
+    self.buffer = ""
+  end
+  return table.concat(pieces)
 end
 
 local function read_chunks(self)

@@ -16,9 +16,10 @@ static inline size_t sl_bytes_length(const sl_bytes *bytes)
     return bytes->end - bytes->start;
 }
 
+/** Never NULL. */
 static inline const char *sl_bytes_front(const sl_bytes *bytes)
 {
-    return bytes->data + bytes->start;
+    return bytes->data ? bytes->data + bytes->start : "";
 }
 
 /** False without memory; then nothing has changed. */

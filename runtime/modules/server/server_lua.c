@@ -401,7 +401,7 @@ static int push_body_failure(lua_State *L, const sl_exchange *x)
 static int push_content(lua_State *L, sl_exchange *x)
 {
     size_t length = sl_bytes_length(&x->content);
-    lua_pushlstring(L, length ? sl_bytes_front(&x->content) : "", length);
+    lua_pushlstring(L, sl_bytes_front(&x->content), length);
     sl_bytes_consume(x->core, &x->content, length);
     sl_exchange_consumed(x);
     return 1;
