@@ -139,7 +139,7 @@ $(BUILD)/libsluice.a: $(OBJECTS)
 	$(AR) rcs $@ $^
 
 $(BUILD)/libsluice.so: $(OBJECTS)
-	$(CC) $(CFLAGS) -shared -Wl,-soname,libsluice.so.0 $^ $(STATIC)/liblua5.4-cjson.a $(LIBS) -o $@
+	$(CC) $(CFLAGS) -shared -Wl,-soname,libsluice.so.0 $^ $(LIBS) -o $@
 
 $(BUILD)/sluice: $(HOST_OBJECTS) $(OBJECTS)
 	$(CC) $(CFLAGS) -rdynamic $^ $(BINARY_LIBS) $(LDFLAGS) -o $@

@@ -46,8 +46,11 @@ int luaopen_sluice_core_socket(lua_State *L);
 int luaopen_sluice_core_system(lua_State *L);
 int luaopen_sluice_core_backoff(lua_State *L);
 int luaopen_sluice_core_terminal(lua_State *L);
-int luaopen_cjson(lua_State *L);
-int luaopen_cjson_safe(lua_State *L);
+int luaopen_sluice_core_http(lua_State *L);
+int luaopen_sluice_core_server(lua_State *L);
+/* in the binary only: Debian's static library is not for shared objects */
+__attribute__((weak)) int luaopen_cjson(lua_State *L);
+__attribute__((weak)) int luaopen_cjson_safe(lua_State *L);
 
 static const luaL_Reg core_modules[] = {
     {"sluice.core.task", luaopen_sluice_core_task},
@@ -56,6 +59,8 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.system", luaopen_sluice_core_system},
     {"sluice.core.backoff", luaopen_sluice_core_backoff},
     {"sluice.core.terminal", luaopen_sluice_core_terminal},
+    {"sluice.core.http", luaopen_sluice_core_http},
+    {"sluice.core.server", luaopen_sluice_core_server},
     {"cjson", luaopen_cjson},
     {"cjson.safe", luaopen_cjson_safe},
     {NULL, NULL},

@@ -48,8 +48,10 @@ void sl_io_notify(sl_core *core, int fd, unsigned events)
     if (fd < 0 || (size_t)fd >= core->ios_size)
         return;
     sl_io *io = core->ios[fd];
-    if (io && (events & io->events))
-        io->on_ready(io, events & io->events);
+    if (!io || !(events & io->events))
+        return;
+    sl_now_update(core); /* the time of the last turn is as old as the sleep since then */
+    io->on_ready(io, events & io->events);
 }
 
 /* ---- libev ---- */

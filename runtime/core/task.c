@@ -108,8 +108,10 @@ int sl_message_handler(lua_State *L)
             return 1;
         }
     }
-    if (lua_istable(L, 1) && lua_getfield(L, 1, "kind") == LUA_TSTRING &&
-        strcmp(lua_tostring(L, -1), "TaskCancelled") == 0) {
+    lua_settop(L, 1);
+    /* a cancellation or a deadline is no fault of the place where it was raised */
+    lua_pushliteral(L, "_scope");
+    if (lua_istable(L, 1) && lua_rawget(L, 1) != LUA_TNIL) {
         lua_settop(L, 1);
         return 1;
     }

@@ -1,0 +1,155 @@
+-- SPDX-License-Identifier: MIT
+-- The program: its arguments, its exit statuses, its signals.
+local support = require "support"
+
+describe("sluice", function()
+  it("runs a script with its arguments", function()
+    support.with_file("print(arg[0], arg[1], #arg, ...)", function(path)
+      local result = support.sluice(path, "one", "two words")
+      assert.are.equal(path .. "\tone\t2\tone\ttwo words\n", result.out)
+      assert.are.equal(0, result.status)
+      assert.are.equal("", result.err)
+    end)
+  end)
+
+  it("runs a script with a shebang line, and one whose top level waits", function()
+    local script = "#!/usr/bin/env sluice\nrequire 'sluice.task'.sleep(0.001) print 'waited'"
+    support.with_file(script, function(path)
+      assert.are.equal("waited\n", support.sluice(path).out)
+    end)
+  end)
+
+  it("runs a chunk and standard input", function()
+    assert.are.equal("x\n", support.sluice("-e", "print(arg[1])", "x").out)
+    local piped = support.shell("echo 'print(1 + 1)' | " .. support.quote(support.binary) .. " -")
+    assert.are.equal("2\n", piped.out)
+  end)
+
+  it("prints help and version on standard output", function()
+    assert.matches("usage: sluice FILE.lua", support.sluice("--help").out)
+    assert.matches("^sluice %d+%.%d+%.%d+ %(Lua 5.4%)\n$", support.sluice("--version").out)
+  end)
+
+  it("answers bad usage with 2 and a message on standard error", function()
+    local wrong = { {}, { "--nonsense" }, { "-e" }, { "--emulator" }, { "emulate", "--nonsense" } }
+    for _, words in ipairs(wrong) do
+      local result = support.sluice(table.unpack(words))
+      assert.are.equal(2, result.status, table.concat(words, " "))
+      assert.are.equal("", result.out)
+      assert.matches("sluice", result.err)
+    end
+  end)
+
+  it("answers a failing script with 1 and a traceback that names file and line", function()
+    support.with_file("local function inner() error 'broken' end\ninner()", function(path)
+      local result = support.sluice(path)
+      assert.are.equal(1, result.status)
+      assert.matches(path:gsub("%p", "%%%0") .. ":1: broken", result.err)
+      assert.matches("stack traceback:.*" .. path:gsub("%p", "%%%0") .. ":2:", result.err)
+      local _, count = result.err:gsub("broken", "")
+      assert.are.equal(1, count)
+    end)
+    assert.are.equal(1, support.sluice("/nonexistent.lua").status)
+    assert.matches("/nonexistent.lua", support.sluice("/nonexistent.lua").err)
+    assert.are.equal(1, support.sluice("-e", "this is not Lua").status)
+  end)
+
+  it("gives the library real file names in tracebacks", function()
+    local result = support.sluice("-e", "require('sluice.task').map({}, print, { concurrency = 0.5 })")
+    assert.are.equal(1, result.status)
+    assert.matches("lua/sluice/task.lua:%d+", result.err)
+  end)
+
+  it("unwinds before os.exit ends it, and tells the status", function()
+    local script = [[
+      local task = require "sluice.task"
+      local x <close> = setmetatable({}, { __close = function() print "closed" end })
+      task.spawn(function()
+        local y <close> = setmetatable({}, { __close = function() print "task closed" end })
+        task.sleep(100)
+      end)
+      task.sleep(0.01)
+      os.exit(7)]]
+    local result = support.sluice("-e", script)
+    assert.are.equal(7, result.status)
+    assert.matches("closed\n", result.out)
+    assert.matches("task closed\n", result.out)
+    assert.are.equal("", result.err)
+    assert.are.equal(0, support.sluice("-e", "os.exit(true)").status)
+    assert.are.equal(1, support.sluice("-e", "os.exit(false)").status)
+  end)
+
+  it("turns signals into cancellation and tells them by 130 and 143", function()
+    for signal, expected in pairs { INT = 130, TERM = 143 } do
+      local script = [[
+        local x <close> = setmetatable({}, { __close = function() print "cleaned up" end })
+        print "ready" io.stdout:flush()
+        require "sluice.task".sleep(100)]]
+      local result = support.shell(("timeout --preserve-status -s %s 0.5 %s -e %s"):format(
+        signal, support.quote(support.binary), support.quote(script)))
+      assert.are.equal(expected, result.status)
+      assert.are.equal("ready\ncleaned up\n", result.out)
+      assert.are.equal("", result.err)
+    end
+  end)
+
+  it("ends a script that computes for ever", function()
+    local result = support.shell(("timeout --preserve-status -s INT 0.5 %s -e 'while true do end'"):format(
+      support.quote(support.binary)))
+    assert.are.equal(130, result.status)
+  end)
+
+  it("says when every task waits and nothing can wake one", function()
+    local result = support.sluice("-e", "require 'sluice.task'.channel():receive()")
+    assert.are.equal(1, result.status)
+    assert.matches("nothing can wake one", result.err)
+  end)
+
+  it("reports the error of a task that nobody can take", function()
+    local result = support.sluice("-e", [[
+      local task = require "sluice.task"
+      local group <close> = task.group()
+      group:spawn(function() error "lonely" end)
+      task.sleep(0.01)
+      print "goes on"]])
+    assert.are.equal(0, result.status)
+    assert.are.equal("goes on\n", result.out)
+    assert.matches("lonely", result.err)
+  end)
+
+  it("makes no globals but arg", function()
+    local result = support.sluice("-e", [[
+      local stock = { arg = true }
+      local names = "_G _VERSION assert collectgarbage coroutine debug dofile error getmetatable io "
+        .. "ipairs load loadfile math next os package pairs pcall print rawequal rawget rawlen rawset "
+        .. "require select setmetatable string table tonumber tostring type utf8 warn xpcall"
+      for name in names:gmatch "%S+" do stock[name] = true end
+      require "sluice" require "sluice.task" require "cjson"
+      for name in pairs(_G) do if not stock[name] then print(name) end end]])
+    assert.are.equal("", result.out)
+  end)
+
+  it("has lua-cjson built in", function()
+    local chunk = "print(require'cjson'.decode'[null]'[1] == require'sluice.json'.null)"
+    local result = support.sluice("-e", chunk)
+    assert.are.equal("true\n", result.out)
+  end)
+
+  it("lets a required module wait, once for all that want it", function()
+    local folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir " .. folder))
+    local file = assert(io.open(folder .. "/slow.lua", "w"))
+    file:write "require'sluice.task'.sleep(0.01) loads = (loads or 0) + 1 return { loads = loads }"
+    file:close()
+    local result = support.sluice("-e", ([[
+      package.path = %q .. "/?.lua;" .. package.path
+      local task = require "sluice.task"
+      local a = task.spawn(require, "slow")
+      local b = task.spawn(require, "slow")
+      print(a:join() == b:join(), (a:join()).loads)
+      print(pcall(require, "no.such.module"))]]):format(folder))
+    os.execute("rm -r " .. folder)
+    assert.matches("^true\t1\nfalse\tmodule 'no.such.module' not found:", result.out)
+  end)
+end)

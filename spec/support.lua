@@ -1,0 +1,64 @@
+-- SPDX-License-Identifier: MIT
+-- What specs share: the binary under test, child processes, temporary files.
+
+local support = {}
+
+local lowest = 0
+while arg[lowest - 1] do lowest = lowest - 1 end
+
+---The binary that runs this spec, and the folder it was built into.
+support.binary = arg[lowest]
+support.build = support.binary:match "^(.*)/" or "."
+
+---Runs f with the path of a new temporary file and removes it afterwards.
+function support.with_file(content, f)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "wb"))
+  file:write(content)
+  file:close()
+  local results = table.pack(pcall(f, path))
+  os.remove(path)
+  if not results[1] then error(results[2], 0) end
+  return table.unpack(results, 2, results.n)
+end
+
+function support.read_file(path)
+  local file = assert(io.open(path, "rb"))
+  local content = file:read "a"
+  file:close()
+  return content
+end
+
+---Quotes a word for sh.
+function support.quote(word)
+  return "'" .. tostring(word):gsub("'", [['\'']]) .. "'"
+end
+
+---Runs a shell command to its end, holding up the loop: not for children that talk to this process.
+---@return { out: string, err: string, status: integer }
+function support.shell(command)
+  return support.with_file("", function(out_path)
+    return support.with_file("", function(err_path)
+      local full = ("{ %s; } >%s 2>%s"):format(command, out_path, err_path)
+      local _, _, status = os.execute(full)
+      return { out = support.read_file(out_path), err = support.read_file(err_path), status = status }
+    end)
+  end)
+end
+
+---Runs the binary under test with these words.
+function support.sluice(...)
+  local words = table.pack(...)
+  for index = 1, words.n do words[index] = support.quote(words[index]) end
+  return support.shell(support.quote(support.binary) .. " " .. table.concat(words, " ") .. " </dev/null")
+end
+
+---The descriptors that this process holds, as a count.
+function support.descriptors()
+  local listing = assert(io.popen "ls /proc/$PPID/fd | wc -l")
+  local count = tonumber(listing:read "a")
+  listing:close()
+  return count
+end
+
+return support
