@@ -117,6 +117,19 @@ static const char *curl_phase(const sl_http_transfer *transfer)
     return transfer->state >= SL_HTTP_WAITING ? "head" : "connect";
 }
 
+/** libcurl 7.88 says the same of a header line that is longer than it allows. */
+static void curl_report_no_memory(sl_http_transfer *transfer)
+{
+    if (transfer->state != SL_HTTP_WAITING && transfer->state != SL_HTTP_HEAD) {
+        sl_http_on_failure(transfer, NULL, curl_phase(transfer), "not enough memory");
+        return;
+    }
+    sl_http_failure_set(transfer, "ProtocolError", "head",
+                        "a header line of more than 102400 bytes");
+    transfer->failure.code = "HEAD_TOO_LARGE";
+    sl_http_on_failure(transfer, "ProtocolError", "head", "");
+}
+
 void sl_curl_report(sl_http_transfer *transfer, CURLcode code, long system_error,
                     const char *detail)
 {
@@ -139,10 +152,13 @@ void sl_curl_report(sl_http_transfer *transfer, CURLcode code, long system_error
     case CURLE_GOT_NOTHING:
     case CURLE_PARTIAL_FILE:
     case CURLE_SEND_FAIL_REWIND:
-        curl_report_cut(transfer, code, system_error);
+        if (strstr(detail, "chunked-encoding"))
+            curl_report_detail(transfer, "ProtocolError", "body", code, detail);
+        else
+            curl_report_cut(transfer, code, system_error);
         break;
     case CURLE_OUT_OF_MEMORY:
-        sl_http_on_failure(transfer, NULL, curl_phase(transfer), "not enough memory");
+        curl_report_no_memory(transfer);
         break;
     case CURLE_COULDNT_RESOLVE_HOST:
         curl_report_detail(transfer, "ConnectError", "resolve", code, detail);

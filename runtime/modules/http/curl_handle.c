@@ -16,6 +16,8 @@ enum {
      * a model may think for minutes, and NAT forgets a silent connection. */
     CURL_KEEPALIVE_IDLE = 60,
     CURL_KEEPALIVE_EVERY = 30,
+    /** Bytes of a body for which libcurl would send "Expect: 100-continue" and wait. */
+    CURL_EXPECTS_FROM = 1024 * 1024,
 };
 
 /* ---- callbacks: they store and give a verdict, nothing else ---- */
@@ -179,6 +181,14 @@ static bool curl_reserve_nodes(sl_curl_handle *handle, size_t count)
     return true;
 }
 
+/** POST, PUT and PATCH say "Content-Length: 0" where they have none. */
+static bool curl_has_body(const sl_http_transfer *transfer)
+{
+    const char *method = transfer->method;
+    return transfer->request_body || transfer->is_upload || strcmp(method, "POST") == 0 ||
+           strcmp(method, "PUT") == 0 || strcmp(method, "PATCH") == 0;
+}
+
 /** A value of nothing is written "Name;": "Name:" would take the header away. */
 static char *curl_header_line(char *line, size_t length)
 {
@@ -197,8 +207,10 @@ static bool curl_set_headers(sl_curl_handle *handle, sl_http_transfer *transfer)
         return false;
     struct curl_slist *nodes = handle->nodes;
     size_t used = 0;
-    nodes[used++].data = no_expect;
-    if (!transfer->has_content_type)
+    /* libcurl compares each line with each header it knows: none more than needed */
+    if (transfer->is_upload || transfer->request_body_size >= CURL_EXPECTS_FROM)
+        nodes[used++].data = no_expect;
+    if (!transfer->has_content_type && curl_has_body(transfer))
         nodes[used++].data = no_type;
     if (transfer->is_upload)
         nodes[used++].data = chunked;
@@ -210,7 +222,7 @@ static bool curl_set_headers(sl_curl_handle *handle, sl_http_transfer *transfer)
     }
     for (size_t i = 0; i < used; i++)
         nodes[i].next = i + 1 < used ? &nodes[i + 1] : NULL;
-    curl_easy_setopt(handle->easy, CURLOPT_HTTPHEADER, nodes);
+    curl_easy_setopt(handle->easy, CURLOPT_HTTPHEADER, used > 0 ? nodes : NULL);
     return true;
 }
 
@@ -219,15 +231,13 @@ static void curl_set_method(sl_curl_handle *handle, const sl_http_transfer *tran
     CURL *easy = handle->easy;
     const char *method = transfer->method, *usual = "GET";
     bool is_head = strcmp(method, "HEAD") == 0;
-    bool has_body = transfer->request_body || strcmp(method, "POST") == 0 ||
-                    strcmp(method, "PUT") == 0 || strcmp(method, "PATCH") == 0;
     if (handle->is_head && !is_head)
         curl_easy_setopt(easy, CURLOPT_NOBODY, 0L);
     handle->is_head = is_head;
     if (is_head) {
         curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
         usual = "HEAD";
-    } else if (transfer->is_upload || has_body) {
+    } else if (curl_has_body(transfer)) {
         const char *body = transfer->request_body ? transfer->request_body : "";
         curl_off_t size = (curl_off_t)transfer->request_body_size;
         curl_easy_setopt(easy, CURLOPT_POST, 1L);

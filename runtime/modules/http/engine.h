@@ -170,11 +170,13 @@ struct sl_http_transfer {
     int64_t started, admitted, resolved, ready, first_byte, last_activity, ended;
     int64_t connect_time, tls_time;
     uint64_t max_response;
+    /** Of the answer's body, where its head says so. */
+    uint64_t length;
     const char *request_body;
     size_t request_body_size;
     sl_http_buffer upload;
     bool streamed, verify, reused, has_slot, is_upload, upload_ended, upload_starved,
-        has_content_type;
+        has_content_type, has_length;
 };
 
 /**

@@ -352,8 +352,15 @@ static enum sl_http_verdict http_expect_length(sl_http_transfer *transfer, const
     char digits[24] = {0};
     size_t length = size - (sizeof name - 1);
     memcpy(digits, line + sizeof name - 1, length < sizeof digits - 1 ? length : sizeof digits - 1);
-    unsigned long long expected = strtoull(digits, NULL, 10);
-    if (strcmp(transfer->method, "HEAD") == 0)
+    uint64_t expected = strtoull(digits, NULL, 10);
+    if (transfer->has_length && expected != transfer->length) {
+        sl_http_failure_set(transfer, "ProtocolError", "head", "two lengths that differ");
+        return SL_HTTP_ABORT;
+    }
+    transfer->has_length = true;
+    transfer->length = expected;
+    bool bodiless = transfer->status == 204 || transfer->status == 304;
+    if (bodiless || strcmp(transfer->method, "HEAD") == 0)
         return SL_HTTP_GO_ON;
     if (transfer->max_response && expected > transfer->max_response)
         return http_too_large(transfer);
@@ -381,6 +388,7 @@ static enum sl_http_verdict http_end_head(sl_http_transfer *transfer)
 {
     if (transfer->status / 100 == 1 && transfer->status != 101) {
         transfer->head.size = 0;
+        transfer->has_length = false;
         return SL_HTTP_GO_ON;
     }
     transfer->head_complete = true;
@@ -392,13 +400,17 @@ static enum sl_http_verdict http_end_head(sl_http_transfer *transfer)
     return SL_HTTP_GO_ON;
 }
 
-/** A line that continues the one before (RFC 9112, 5.2) becomes one with it. */
-static bool http_unfold(sl_http_transfer *transfer)
+/** A line that continues the one before (RFC 9112, 5.2) becomes one with it, by a space. */
+static bool http_unfold(sl_http_transfer *transfer, const char **line, size_t *size)
 {
     sl_http_buffer *head = &transfer->head;
     while (head->size > 0 &&
            (head->data[head->size - 1] == '\n' || head->data[head->size - 1] == '\r'))
         head->size--;
+    while (*size > 0 && (**line == ' ' || **line == '\t')) {
+        ++*line;
+        --*size;
+    }
     return http_buffer_append(transfer->engine->core, head, " ", 1);
 }
 
@@ -415,7 +427,7 @@ enum sl_http_verdict sl_http_on_head(sl_http_transfer *transfer, const char *lin
         transfer->status = http_read_status(line, size);
     else if (size <= 2 && (line[0] == '\r' || line[0] == '\n'))
         return http_end_head(transfer);
-    else if ((line[0] == ' ' || line[0] == '\t') && !http_unfold(transfer))
+    else if ((line[0] == ' ' || line[0] == '\t') && !http_unfold(transfer, &line, &size))
         return http_no_memory(transfer);
     if (transfer->head.size + size > HTTP_MAX_HEAD) {
         sl_http_failure_set(transfer, "ProtocolError", "head", "head of more than %d bytes",

@@ -218,10 +218,10 @@ static const char *resolver_failure(int status)
     case ARES_ETIMEOUT:
         return "the name servers do not answer";
     case ARES_ECONNREFUSED:
-        return "the name servers cannot be reached";
     case ARES_ESERVFAIL:
     case ARES_EREFUSED:
-        return "the name servers failed";
+        /* c-ares says "refused" of a server that has failed, too */
+        return "the name servers cannot be reached, or fail";
     case ARES_ENOMEM:
         return "not enough memory";
     default:
