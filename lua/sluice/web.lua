@@ -26,7 +26,7 @@ local function id_maker()
   local prefix, count = ("%08x-"):format(math.random(0) & 0xffffffff), 0
   return function()
     count = count + 1
-    return prefix .. ("%x"):format(count)
+    return ("%s%x"):format(prefix, count)
   end
 end
 

@@ -20,9 +20,8 @@ local request = {}
 
 local methods = {}
 local lazy = {}
-local metatable = { __name = "sluice.web.request" }
 
-function metatable.__index(self, key)
+local function index(self, key)
   local make = lazy[key]
   if make then
     local value = make(self)
@@ -32,16 +31,26 @@ function metatable.__index(self, key)
   return methods[key]
 end
 
-function metatable.__tostring(self)
+local function show(self)
   return ("sluice.web.request: %s %s"):format(self.method, self.path)
 end
 
+-- The metatable of requests that come from one kind of source, and the functions of that kind:
+-- headers, remote, read and text.
+local function kind_of(source_functions)
+  return { __name = "sluice.web.request", __index = index, __tostring = show, source = source_functions }
+end
+
+local function source_of(self)
+  return getmetatable(self).source
+end
+
 function lazy.headers(self)
-  return headers.new(self._face.headers(self._source))
+  return headers.new(source_of(self).headers(self._source))
 end
 
 function lazy.remote(self)
-  return self._face.remote(self._source)
+  return source_of(self).remote(self._source)
 end
 
 function lazy.query(self)
@@ -58,14 +67,19 @@ function lazy.body(self)
   return text
 end
 
+---The kind of requests over one kind of source.
+---@param functions { headers: function, remote: function, read: function, text: function } each gets the source
+---@return table kind
+request.kind = kind_of
+
 ---Makes a request.
 ---@param method string
 ---@param target string
 ---@param id string
 ---@param source any where the rest comes from
----@param face table how: functions headers, remote, read and text of the source
+---@param kind table from request.kind
 ---@return sluice.web.Request
-function request.new(method, target, id, source, face)
+function request.new(method, target, id, source, kind)
   local cut = target:find("?", 1, true)
   return setmetatable({
     method = method,
@@ -73,8 +87,8 @@ function request.new(method, target, id, source, face)
     path = cut and target:sub(1, cut - 1) or target,
     id = id,
     _source = source,
-    _face = face,
-  }, metatable)
+    params = nil, route = nil, body = nil, -- make room: a table that grows costs more than all this
+  }, kind)
 end
 
 ---The query as pairs in order, repeated names kept.
@@ -88,7 +102,7 @@ end
 ---@return string? piece
 ---@return table? err kind PayloadTooLarge, MalformedRequest, RequestTimeout or ClientGone
 function methods.read(self)
-  return self._face.read(self._source)
+  return source_of(self).read(self._source)
 end
 
 ---The whole body, or nil and err. May wait. Later calls give the same text.
@@ -98,7 +112,7 @@ function methods.text(self)
   local text = rawget(self, "body")
   if text then return text end
   local err
-  text, err = self._face.text(self._source)
+  text, err = source_of(self).text(self._source)
   if not text then return nil, err end
   rawset(self, "body", text)
   return text
@@ -194,6 +208,8 @@ local function usable_id(given)
   return nil
 end
 
+local in_process_kind = kind_of(in_process)
+
 ---Makes a request from what a client hands to a transport.
 ---@param given table { method?, url? or path?, headers?, body? }
 ---@param fresh_id fun(): string
@@ -203,7 +219,7 @@ function request.from_client(given, fresh_id, max_body)
   local fields = headers.new(given.headers)
   local source = { given = fields, body = given.body, taken = 0, max_body = max_body }
   local id = usable_id(fields) or fresh_id()
-  return request.new(given.method or "GET", target_of(given), id, source, in_process)
+  return request.new(given.method or "GET", target_of(given), id, source, in_process_kind)
 end
 
 return request

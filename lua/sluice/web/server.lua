@@ -40,6 +40,8 @@ function over_socket.text(exchange)
   return checked(exchange:read_all())
 end
 
+local over_socket_kind = requests.kind(over_socket)
+
 local function plain(fields)
   return headers.is(fields) and headers.list(fields) or fields
 end
@@ -87,7 +89,7 @@ end
 local function serve(app, exchange)
   local held <close> = exchange -- luacheck: ignore
   local method, target, id = exchange:begin()
-  local request = requests.new(method, target, id or app._fresh_id(), exchange, over_socket)
+  local request = requests.new(method, target, id or app._fresh_id(), exchange, over_socket_kind)
   local normal = app:run(request)
   local ok, err = pcall(send, exchange, request, normal)
   if ok then return end

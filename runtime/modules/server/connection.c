@@ -277,22 +277,23 @@ static size_t connection_body(sl_connection *c, const char *bytes, size_t length
 static sl_exchange *exchange_new(sl_connection *c, const char *head, size_t length, int *status)
 {
     sl_core *core = c->server->core;
-    sl_exchange *x = sl_alloc(core, sizeof *x + length);
+    sl_head parsed;
+    *status = sl_head_parse(&parsed, c->server->fields, head, length, c->scan.fields);
+    if (*status == 0 && !parsed.chunked && parsed.content_length > c->server->limits.max_body)
+        *status = 413;
+    if (*status)
+        return NULL;
+    size_t fields_size = parsed.count * sizeof *parsed.fields;
+    sl_exchange *x = sl_alloc(core, sizeof *x + fields_size + length);
     if (!x) {
         *status = 503;
         return NULL;
     }
-    memset(x, 0, offsetof(sl_exchange, head));
+    *x = (sl_exchange){.core = core, .connection = c, .head = parsed};
+    x->head.fields = (sl_field *)(void *)(x + 1);
+    x->bytes = (char *)(x + 1) + fields_size;
+    memcpy(x->head.fields, parsed.fields, fields_size);
     memcpy(x->bytes, head, length);
-    *status = sl_head_parse(&x->head, x->bytes, length, c->scan.fields);
-    if (*status == 0 && !x->head.chunked && x->head.content_length > c->server->limits.max_body)
-        *status = 413;
-    if (*status) {
-        sl_free(core, x);
-        return NULL;
-    }
-    x->core = core;
-    x->connection = c;
     sl_body_init(&x->body, x->head.chunked, x->head.content_length);
     return x;
 }

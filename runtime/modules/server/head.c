@@ -389,15 +389,17 @@ static int check_target(const sl_head *head, const char *bytes)
     return absolute ? 0 : 400;
 }
 
-int sl_head_parse(sl_head *head, const char *bytes, size_t length, unsigned fields)
+int sl_head_parse(sl_head *head, sl_field *fields, const char *bytes, size_t length,
+                  unsigned counted)
 {
     struct head_seen seen = {0};
-    memset(head, 0, offsetof(sl_head, fields));
+    memset(head, 0, sizeof *head);
+    head->fields = fields;
     int status = head_split_run(head, bytes, length);
     if (status == 0)
         status = check_target(head, bytes);
     /* Two readers that see different fields are what a smuggler looks for. */
-    if (status == 0 && head->count != fields)
+    if (status == 0 && head->count != counted)
         status = 400;
     for (unsigned i = 0; status == 0 && i < head->count; i++) {
         trim(bytes, &head->fields[i].value);

@@ -42,6 +42,11 @@ typedef struct sl_span {
     uint16_t at, length;
 } sl_span;
 
+/** A field of the head. */
+typedef struct sl_field {
+    sl_span name, value;
+} sl_field;
+
 typedef struct sl_head {
     /** Static text. */
     const char *method;
@@ -54,16 +59,17 @@ typedef struct sl_head {
     /** The minor version: 0 or 1. */
     uint8_t minor;
     uint16_t count;
-    struct {
-        sl_span name, value;
-    } fields[SL_FIELDS_MAX];
+    /** As many; SL_FIELDS_MAX while it is parsed. The owner is whoever gave them. */
+    sl_field *fields;
 } sl_head;
 
 /**
  * Splits a complete head and checks what it means. Returns 0, or the status to refuse it with.
- * @param fields how many the scan counted.
+ * @param fields  room for SL_FIELDS_MAX of them.
+ * @param counted how many the scan counted.
  */
-int sl_head_parse(sl_head *head, const char *bytes, size_t length, unsigned fields);
+int sl_head_parse(sl_head *head, sl_field *fields, const char *bytes, size_t length,
+                  unsigned counted);
 
 /** Whether this byte may stand in a name (RFC 9110, token), or in a value. */
 bool sl_head_is_token(unsigned char byte);

@@ -65,8 +65,9 @@ struct sl_server {
     /** Accepts again when a connection goes. */
     bool full;
     bool stopping;
-    /** Where bytes are received into. */
+    /** Where bytes are received into, and where a head is split. */
     char *scratch;
+    sl_field fields[SL_FIELDS_MAX];
     /** The Date field of this second. */
     int64_t date_second;
     char date[32];
@@ -108,8 +109,8 @@ struct sl_exchange {
     /** Where this answer's head begins in the backlog, to take it back. */
     size_t mark;
     sl_head head;
-    /** The bytes that the head's spans point into. */
-    char bytes[];
+    /** The bytes that the head's spans point into; behind the fields in the same block. */
+    char *bytes;
 };
 
 /** Gives an exchange back; one that is not finished is aborted. */
