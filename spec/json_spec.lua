@@ -112,6 +112,7 @@ describe("json.decode", function()
     assert.is_true(json.is_array(json.decode "[]"))
     assert.is_true(json.is_array(json.decode "[1]"))
     assert.is_false(json.is_array(json.decode "{}"))
+    assert.are.equal(json.array_mt, getmetatable(json.decode "[]"))
   end)
 
   it("lets the last of equal keys win", function()

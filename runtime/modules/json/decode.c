@@ -391,6 +391,7 @@ static int l_json_decode(lua_State *L)
     json_decoder_init(&d, L);
     d.text = lua_tolstring(L, TEXT, &length);
     d.end = d.text + length;
+    d.fault = (sl_json_fault){"", d.text};
     if (!lua_isnil(L, OPTIONS)) {
         sl_json_options_check(L, OPTIONS, lua_upvalueindex(JSON_DECODE_CHECK));
         d.max_depth = sl_json_option_depth(L, OPTIONS);

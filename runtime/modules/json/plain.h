@@ -97,7 +97,9 @@ static inline char *sl_json_write_plain(char *out, const char *text, size_t leng
         out = sl_json_copy_words(out, &p, end);
     } else if (length >= 4) {
         out = sl_json_write_few(out, text, length);
-        p = out == NULL ? text : end;
+        if (out == NULL)
+            return NULL;
+        p = end;
     } else {
         while (p < end && sl_json_is_plain(*p))
             *out++ = *p++;

@@ -71,7 +71,7 @@ static bool json_scratch_grow(sl_json_buffer *buffer, size_t capacity)
         lua_Alloc alloc = lua_getallocf(scratch->L, &user);
         bytes = alloc(user, block->bytes, block->size, capacity);
         if (bytes == NULL)
-            luaL_error(scratch->L, "not enough memory");
+            return luaL_error(scratch->L, "not enough memory");
         block->bytes = bytes;
         block->size = capacity;
     }

@@ -152,6 +152,21 @@ static const char *json_read_escape(sl_json_buffer *out, const char *p, const ch
     return p;
 }
 
+/* p is at what no string may hold; behind it, when that can be replaced */
+static const char *json_read_special(sl_json_buffer *out, const char *p, const char *end,
+                                     bool replace, sl_json_fault *fault)
+{
+    if (p == end)
+        return json_string_fault(fault, p, JSON_CUT);
+    if ((unsigned char)*p < 0x20)
+        return json_string_fault(fault, p, "a control character in a string must be escaped");
+    if (!replace)
+        return json_string_fault(fault, p, "invalid UTF-8");
+    if (!json_append(out, JSON_REPLACEMENT, 3))
+        return json_string_fault(fault, p, "not enough memory");
+    return p - sl_json_utf8_length(p, end);
+}
+
 const char *sl_json_read_string(sl_json_buffer *out, const char *p, const char *stop,
                                 const char *end, bool replace, sl_json_fault *fault)
 {
@@ -159,23 +174,14 @@ const char *sl_json_read_string(sl_json_buffer *out, const char *p, const char *
         if (!json_append(out, p, (size_t)(stop - p)))
             return json_string_fault(fault, p, "not enough memory");
         p = stop;
-        if (*p == '"') {
+        if (*p == '"')
             return p;
-        } else if (*p == '\\') {
+        if (*p == '\\')
             p = json_read_escape(out, p, end, fault);
-            if (p == NULL)
-                return NULL;
-        } else if (p == end) {
-            return json_string_fault(fault, p, JSON_CUT);
-        } else if ((unsigned char)*p < 0x20) {
-            return json_string_fault(fault, p, "a control character in a string must be escaped");
-        } else if (!replace) {
-            return json_string_fault(fault, p, "invalid UTF-8");
-        } else {
-            p += -sl_json_utf8_length(p, end);
-            if (!json_append(out, JSON_REPLACEMENT, 3))
-                return json_string_fault(fault, p, "not enough memory");
-        }
+        else
+            p = json_read_special(out, p, end, replace, fault);
+        if (p == NULL)
+            return NULL;
     }
 }
 
