@@ -85,6 +85,11 @@ describe("a rendered line", function()
       render.line(state { total = "none" }, 80, 75, {}))
   end)
 
+  it("says the same in plain words", function()
+    assert.equal("batch: 83/200 rows (41%), 12.3 rows/s, ETA 0:09, ok 80, failed 3, model llama",
+      render.plain_line(state { fields = { { "model", "llama" } } }, 7))
+  end)
+
   it("gives the time that is left at this rate", function()
     local function remaining(fields, now) return render.remaining(state(fields), now) end
     assert.equal(9.75, remaining({ rate = 12, done = 83 }, 7))

@@ -32,9 +32,11 @@ warnings() {
 	printf '%s\n' "$@" | each 1 '$CC $FLAGS -O2 -Werror -c "$1" -o /dev/null'
 }
 
-# Without its count of the warnings that are not ours.
+# A third of the analyzer's default steps for each function takes less than half of its time and found the same.
+# Standard error is its count of the warnings that are not ours.
 tidy() {
-	printf '%s\n' "$@" | each 2 'clang-tidy --quiet "$@" -- $FLAGS 2>/dev/null'
+	FLAGS="$FLAGS -Xclang -analyzer-config -Xclang max-nodes=75000"
+	printf '%s\n' "$@" | each 1 'clang-tidy --quiet "$1" -- $FLAGS 2>/dev/null'
 }
 
 cppcheck_all() {
