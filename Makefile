@@ -105,7 +105,7 @@ asan: deps-test
 	  SLUICE_SLOW=1 $(BUILD)/asan/sluice spec/run.lua $(SPECS)
 
 lint: deps-lint
-	@CC='$(CC)' LUA='$(LUA)' tools/lint.sh '$(OWN_CFLAGS) $(INCLUDES)' $(SOURCES) $(HOST_SOURCES)
+	@CC='$(CC)' LUA='$(LUA)' tools/lint.sh '$(OWN_CFLAGS) $(WARNINGS) $(INCLUDES)' $(SOURCES) $(HOST_SOURCES)
 
 fuzz: deps-fuzz
 	@FUZZ_TIME=$(FUZZ_TIME) tools/fuzz.sh $(BUILD)/fuzz '$(OWN_CFLAGS) $(INCLUDES)'

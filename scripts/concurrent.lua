@@ -1,4 +1,5 @@
 #!/usr/bin/env sluice
+-- SPDX-License-Identifier: MIT
 -- Asks one endpoint many things at once, through one connection pool, and prints the answers in order.
 --
 --     sluice concurrent.lua ENDPOINT [CONCURRENCY] <questions.txt

@@ -1,4 +1,5 @@
 #!/usr/bin/env sluice
+-- SPDX-License-Identifier: MIT
 -- Creates a serving endpoint, waits until it is ready, asks it many things at once, sums up.
 --
 --     sluice --emulator scripts/quickstart.lua [ENDPOINT] [QUERIES]
