@@ -183,8 +183,9 @@ function in_process.text(source)
   end
 end
 
----@param max_body integer
----@return table err
+---The err of a body over the limit.
+---@param max_body integer bytes
+---@return sluice.Error err kind PayloadTooLarge
 function request.too_large(max_body)
   return errors.new("PayloadTooLarge", {
     message = ("the request body is larger than the %d bytes that this server takes"):format(max_body),

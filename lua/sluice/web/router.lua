@@ -44,6 +44,7 @@ local function new_node()
   return { literals = {}, routes = {} }
 end
 
+---Makes a router without routes.
 ---@return table router with add and find
 function router.new()
   return setmetatable({ root = new_node(), static = {} }, metatable)

@@ -274,45 +274,10 @@ static size_t connection_body(sl_connection *c, const char *bytes, size_t length
     return used;
 }
 
-static sl_exchange *exchange_new(sl_connection *c, const char *head, size_t length, int *status)
-{
-    sl_core *core = c->server->core;
-    sl_head parsed;
-    *status = sl_head_parse(&parsed, c->server->fields, head, length, c->scan.fields);
-    if (*status == 0 && !parsed.chunked && parsed.content_length > c->server->limits.max_body)
-        *status = 413;
-    if (*status)
-        return NULL;
-    size_t fields_size = parsed.count * sizeof *parsed.fields;
-    sl_exchange *x = sl_alloc(core, sizeof *x + fields_size + length);
-    if (!x) {
-        *status = 503;
-        return NULL;
-    }
-    *x = (sl_exchange){.core = core, .connection = c, .head = parsed};
-    x->head.fields = (sl_field *)(void *)(x + 1);
-    x->bytes = (char *)(x + 1) + fields_size;
-    memcpy(x->head.fields, parsed.fields, fields_size);
-    memcpy(x->bytes, head, length);
-    sl_body_init(&x->body, x->head.chunked, x->head.content_length);
-    return x;
-}
-
-static void exchange_enqueue(sl_server *server, sl_exchange *x)
-{
-    x->queued = true;
-    if (server->last)
-        server->last->next = x;
-    else
-        server->first = x;
-    server->last = x;
-    server->events->on_request(server);
-}
-
 static void connection_request(sl_connection *c, const char *head, size_t length)
 {
     int status;
-    sl_exchange *x = exchange_new(c, head, length, &status);
+    sl_exchange *x = sl_exchange_new(c, head, length, &status);
     c->scan = (sl_head_scan){0};
     if (!x) {
         sl_reply_refuse(c, status);
@@ -322,7 +287,7 @@ static void connection_request(sl_connection *c, const char *head, size_t length
     c->state = SL_CONNECTION_BUSY;
     c->body_at = c->stretch_at = sl_now(c->server->core);
     c->stretch_bytes = 0;
-    exchange_enqueue(c->server, x);
+    sl_exchange_enqueue(c->server, x);
 }
 
 /** Goes on with a head in these bytes; returns how many it used: none until it is complete. */

@@ -59,6 +59,14 @@ void sl_connection_go_on(sl_connection *connection);
 /** Its exchange is complete: on to the next request, or to the end. */
 void sl_connection_next(sl_connection *connection, bool close);
 
+/* exchange.c */
+
+/** From a complete head; NULL and a status where it is refused. */
+sl_exchange *sl_exchange_new(sl_connection *connection, const char *head, size_t length,
+                             int *status);
+/** Puts it where sl_server_take finds it. */
+void sl_exchange_enqueue(sl_server *server, sl_exchange *exchange);
+
 /* listener.c */
 
 /** A connection is gone: there is room for another one. */

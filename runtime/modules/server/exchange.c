@@ -1,10 +1,45 @@
 /* SPDX-License-Identifier: MIT */
-/* What a holder of an exchange does besides answering: reads the body, lets go, gives up. */
+/* The life of an exchange: made of a head, queued, taken, its body read, given back. */
 #include "../socket/address.h"
 #include "connection.h"
 
 #include <string.h>
 #include <sys/socket.h>
+
+sl_exchange *sl_exchange_new(sl_connection *c, const char *head, size_t length, int *status)
+{
+    sl_core *core = c->server->core;
+    sl_head parsed;
+    *status = sl_head_parse(&parsed, c->server->fields, head, length, c->scan.fields);
+    if (*status == 0 && !parsed.chunked && parsed.content_length > c->server->limits.max_body)
+        *status = 413;
+    if (*status)
+        return NULL;
+    size_t fields_size = parsed.count * sizeof *parsed.fields;
+    sl_exchange *x = sl_alloc(core, sizeof *x + fields_size + length);
+    if (!x) {
+        *status = 503;
+        return NULL;
+    }
+    *x = (sl_exchange){.core = core, .connection = c, .head = parsed};
+    x->head.fields = (sl_field *)(void *)(x + 1);
+    x->bytes = (char *)(x + 1) + fields_size;
+    memcpy(x->head.fields, parsed.fields, fields_size);
+    memcpy(x->bytes, head, length);
+    sl_body_init(&x->body, x->head.chunked, x->head.content_length);
+    return x;
+}
+
+void sl_exchange_enqueue(sl_server *server, sl_exchange *x)
+{
+    x->queued = true;
+    if (server->last)
+        server->last->next = x;
+    else
+        server->first = x;
+    server->last = x;
+    server->events->on_request(server);
+}
 
 static void exchange_free(sl_exchange *x)
 {

@@ -102,7 +102,7 @@ void sl_reply_refuse(sl_connection *c, int status)
     snprintf(text + head_length, sizeof text - (size_t)head_length, body, message, kind);
     c->state = SL_CONNECTION_FLUSH;
     c->discarded = 0;
-    sl_connection_append(c, text, (size_t)(head_length + body_length));
+    sl_connection_append(c, text, (size_t)head_length + (size_t)body_length);
     sl_connection_send(c);
 }
 

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Lua's view of the server: sluice.core.server. A listener gives exchanges; an exchange is read,
- * answered and closed by the task that took it. The events of the engine only wake tasks.
- */
+/* Lua's view of the server: sluice.core.server. A listener gives exchanges to tasks. */
 #include "../socket/address.h"
-#include "server.h"
+#include "server_lua.h"
 
 #include <errno.h>
 #include <string.h>
@@ -12,7 +9,6 @@
 LUAMOD_API int luaopen_sluice_core_server(lua_State *L);
 
 static const char server_type[] = "sluice.server";
-static const char exchange_type[] = "sluice.exchange";
 
 enum {
     SERVER_BACKLOG = 4096,
@@ -26,15 +22,6 @@ typedef struct server_handle {
     sl_close_hook hook;
     bool open, stopped;
 } server_handle;
-
-/** An exchange, as Lua holds it; NULL inside when closed. */
-typedef struct exchange_handle {
-    sl_exchange *x;
-    sl_core *core;
-    sl_waitlist readers, writers, watchers;
-    /** The task that is cancelled when the client leaves. */
-    sl_task *owner;
-} exchange_handle;
 
 /* ---- events: store and wake ---- */
 
@@ -53,37 +40,12 @@ static void on_server_drained(sl_server *server)
     sl_waitlist_wake(&handle_of_server(server)->drainers, SIZE_MAX);
 }
 
-static void on_exchange_body(sl_exchange *x)
-{
-    exchange_handle *handle = x->holder;
-    sl_waitlist_wake(&handle->readers, SIZE_MAX);
-}
-
-static void on_exchange_room(sl_exchange *x)
-{
-    exchange_handle *handle = x->holder;
-    sl_waitlist_wake(&handle->writers, SIZE_MAX);
-}
-
-static void on_exchange_gone(sl_exchange *x)
-{
-    exchange_handle *handle = x->holder;
-    sl_task *owner = handle->owner;
-    handle->owner = NULL;
-    /* First, so that it hears of the cancellation rather than of a failed read or write. */
-    if (owner)
-        sl_task_cancel(owner, "the client has left");
-    sl_waitlist_wake(&handle->readers, SIZE_MAX);
-    sl_waitlist_wake(&handle->writers, SIZE_MAX);
-    sl_waitlist_wake(&handle->watchers, SIZE_MAX);
-}
-
 static const sl_server_events server_events = {
     .on_request = on_server_request,
     .on_drained = on_server_drained,
-    .on_body = on_exchange_body,
-    .on_room = on_exchange_room,
-    .on_gone = on_exchange_gone,
+    .on_body = sl_exchange_handle_on_body,
+    .on_room = sl_exchange_handle_on_room,
+    .on_gone = sl_exchange_handle_on_gone,
 };
 
 /* What happens while the core closes is told to nobody: no task will run again. */
@@ -224,10 +186,7 @@ static int k_server_accept(lua_State *L, int status, lua_KContext ctx)
         return 0;
     if (!handle->server.first)
         return sl_waitlist_wait(L, &handle->acceptors, "server:accept", 0, k_server_accept);
-    exchange_handle *taken = lua_newuserdatauv(L, sizeof *taken, 0);
-    memset(taken, 0, sizeof *taken);
-    taken->core = handle->core;
-    luaL_setmetatable(L, exchange_type);
+    sl_exchange_handle *taken = sl_exchange_handle_new(L, handle->core);
     taken->x = sl_server_take(&handle->server);
     if (!taken->x)
         return k_server_accept(L, LUA_OK, 0);
@@ -296,383 +255,6 @@ static int l_server_close(lua_State *L)
     return 0;
 }
 
-/* ---- an exchange: its request ---- */
-
-static exchange_handle *check_exchange(lua_State *L)
-{
-    exchange_handle *handle = luaL_checkudata(L, 1, exchange_type);
-    luaL_argcheck(L, handle->x, 1, "the exchange is closed");
-    return handle;
-}
-
-static void push_span(lua_State *L, const sl_exchange *x, sl_span span)
-{
-    lua_pushlstring(L, x->bytes + span.at, span.length);
-}
-
-/** Of an absolute target only what an origin form would hold. */
-static void push_target(lua_State *L, const sl_exchange *x)
-{
-    const char *target = x->bytes + x->head.target.at;
-    const char *end = target + x->head.target.length;
-    if (*target == '/' || *target == '*') {
-        lua_pushlstring(L, target, x->head.target.length);
-        return;
-    }
-    const char *path = memchr(target, ':', (size_t)(end - target)) ? target : end;
-    path = memchr(path, ':', (size_t)(end - path));
-    path = path ? path + 3 : end;
-    while (path < end && *path != '/' && *path != '?')
-        path++;
-    lua_pushstring(L, path < end && *path == '/' ? "" : "/");
-    lua_pushlstring(L, path, (size_t)(end - path));
-    lua_concat(L, 2);
-}
-
-/*
- * exchange:begin() -> method, target, request id or nil. From here on the calling task is cancelled
- * when the client leaves; it must close the exchange before it ends.
- */
-static int l_exchange_begin(lua_State *L)
-{
-    exchange_handle *handle = check_exchange(L);
-    const sl_exchange *x = handle->x;
-    handle->owner = sl_task_current(handle->core);
-    if (sl_exchange_is_gone(x) && handle->owner) {
-        sl_task_cancel(handle->owner, "the client has left");
-        handle->owner = NULL;
-    }
-    lua_pushstring(L, x->head.method);
-    push_target(L, x);
-    if (x->head.request_id.length)
-        push_span(L, x, x->head.request_id);
-    else
-        lua_pushnil(L);
-    return 3;
-}
-
-/* exchange:headers() -> array of { name, value } */
-static int l_exchange_headers(lua_State *L)
-{
-    const sl_exchange *x = check_exchange(L)->x;
-    lua_createtable(L, x->head.count, 0);
-    for (int i = 0; i < x->head.count; i++) {
-        lua_createtable(L, 2, 0);
-        push_span(L, x, x->head.fields[i].name);
-        lua_rawseti(L, -2, 1);
-        push_span(L, x, x->head.fields[i].value);
-        lua_rawseti(L, -2, 2);
-        lua_rawseti(L, -2, i + 1);
-    }
-    return 1;
-}
-
-/* exchange:remote() -> text | nil */
-static int l_exchange_remote(lua_State *L)
-{
-    char text[SL_ADDRESS_TEXT];
-    if (!sl_exchange_peer(check_exchange(L)->x, text, sizeof text))
-        return 0;
-    lua_pushstring(L, text);
-    return 1;
-}
-
-/* ---- its body ---- */
-
-static int push_body_failure(lua_State *L, const sl_exchange *x)
-{
-    lua_pushnil(L);
-    if (x->failure == 413) {
-        lua_pushliteral(L, "PayloadTooLarge");
-        lua_pushliteral(L, "the request body is larger than this server takes");
-    } else if (x->failure == 408) {
-        lua_pushliteral(L, "RequestTimeout");
-        lua_pushliteral(L, "the request body did not arrive in time");
-    } else if (x->failure) {
-        lua_pushliteral(L, "MalformedRequest");
-        lua_pushliteral(L, "the chunks of the request body break the rules");
-    } else {
-        lua_pushliteral(L, "ClientGone");
-        lua_pushliteral(L, "the client left before its request was complete");
-    }
-    return 3;
-}
-
-static int push_content(lua_State *L, sl_exchange *x)
-{
-    size_t length = sl_bytes_length(&x->content);
-    lua_pushlstring(L, sl_bytes_front(&x->content), length);
-    sl_bytes_consume(x->core, &x->content, length);
-    sl_exchange_consumed(x);
-    return 1;
-}
-
-/** What a reader gets now: a number of results, or -1 to wait. */
-static int read_now(lua_State *L, sl_exchange *x, bool all)
-{
-    bool ended = sl_body_ended(&x->body);
-    if (all ? ended : sl_bytes_length(&x->content) > 0)
-        return push_content(L, x);
-    if (ended)
-        return 0;
-    if (x->failure || !x->connection)
-        return push_body_failure(L, x);
-    return -1;
-}
-
-static int k_exchange_read(lua_State *L, int status, lua_KContext all)
-{
-    (void)status;
-    exchange_handle *handle = check_exchange(L);
-    int results = read_now(L, handle->x, all);
-    if (results < 0) {
-        sl_exchange_want(handle->x, all);
-        results = read_now(L, handle->x, all);
-    }
-    if (results >= 0)
-        return results;
-    return sl_waitlist_wait(L, &handle->readers, "the request body", all, k_exchange_read);
-}
-
-/* exchange:read() -> the next piece of the body; nil at its end; nil, kind, message; waits */
-static int l_exchange_read(lua_State *L)
-{
-    return k_exchange_read(L, LUA_OK, false);
-}
-
-/* exchange:read_all() -> what of the body was not read yet; nil, kind, message; waits */
-static int l_exchange_read_all(lua_State *L)
-{
-    return k_exchange_read(L, LUA_OK, true);
-}
-
-/* ---- its answer ---- */
-
-static int push_sent(lua_State *L, const sl_exchange *x)
-{
-    if (!sl_exchange_is_gone(x)) {
-        lua_pushboolean(L, true);
-        return 1;
-    }
-    lua_pushnil(L);
-    lua_pushliteral(L, "the client has left");
-    return 2;
-}
-
-static void add_field(lua_State *L, sl_exchange *x, int name, int value)
-{
-    size_t name_length, value_length;
-    const char *wrong = NULL;
-    if (lua_type(L, name) != LUA_TSTRING ||
-        (lua_type(L, value) != LUA_TSTRING && lua_type(L, value) != LUA_TNUMBER))
-        wrong = "a header is a name and a text or a number";
-    if (!wrong) {
-        const char *name_text = lua_tolstring(L, name, &name_length);
-        const char *value_text = lua_tolstring(L, value, &value_length);
-        wrong = sl_exchange_field(x, name_text, name_length, value_text, value_length);
-    }
-    if (wrong) {
-        sl_exchange_rewind(x);
-        luaL_error(L, "answer: %s", wrong);
-    }
-}
-
-/** The value on top belongs to the name below it: a text, or an array of texts. */
-static void add_values(lua_State *L, sl_exchange *x, int name)
-{
-    int value = lua_gettop(L);
-    if (!lua_istable(L, value)) {
-        add_field(L, x, name, value);
-        return;
-    }
-    for (lua_Integer i = 1; lua_rawgeti(L, value, i) != LUA_TNIL; i++) {
-        add_field(L, x, name, value + 1);
-        lua_settop(L, value);
-    }
-    lua_settop(L, value);
-}
-
-/** From a map of names to values, or an array of { name, value }. */
-static void add_fields(lua_State *L, sl_exchange *x, int table)
-{
-    lua_pushnil(L);
-    while (lua_next(L, table)) {
-        int top = lua_gettop(L);
-        if (lua_type(L, top - 1) == LUA_TNUMBER && lua_istable(L, top)) {
-            lua_rawgeti(L, top, 1);
-            lua_rawgeti(L, top, 2);
-            add_field(L, x, top + 1, top + 2);
-        } else {
-            lua_pushvalue(L, top - 1); /* lua_next needs its key untouched */
-            lua_pushvalue(L, top);
-            add_values(L, x, top + 1);
-        }
-        lua_settop(L, top - 1);
-    }
-}
-
-static void add_fallback(lua_State *L, sl_exchange *x, const char *name, int value)
-{
-    if (lua_isnoneornil(L, value))
-        return;
-    lua_pushstring(L, name);
-    add_field(L, x, lua_gettop(L), value);
-    lua_pop(L, 1);
-}
-
-/**
- * Writes the text at `index` from `done` on, in steps that fit under the high water mark. The task
- * waits where the client is slow; -1 when all is written.
- */
-static int write_some(lua_State *L, exchange_handle *handle, int index, size_t done,
-                      lua_KFunction k)
-{
-    size_t length;
-    const char *bytes = lua_tolstring(L, index, &length);
-    while (done < length && handle->x->connection) {
-        if (sl_exchange_backlog(handle->x) >= SL_HIGH_WATER) {
-            handle->x->wants_room = true;
-            return sl_waitlist_wait(L, &handle->writers, "a slow client", (lua_KContext)done, k);
-        }
-        size_t step = length - done < SL_HIGH_WATER ? length - done : SL_HIGH_WATER;
-        const char *wrong = sl_exchange_write(handle->x, bytes + done, step);
-        if (wrong)
-            return luaL_error(L, "answer: %s", wrong);
-        done += step;
-        if (done < length || length > SL_HIGH_WATER)
-            (void)sl_exchange_flush(handle->x);
-    }
-    return -1;
-}
-
-static int k_exchange_respond(lua_State *L, int status, lua_KContext done)
-{
-    (void)status;
-    exchange_handle *handle = check_exchange(L);
-    int waits = write_some(L, handle, 4, (size_t)done, k_exchange_respond);
-    if (waits >= 0)
-        return waits;
-    sl_exchange_finish(handle->x);
-    return push_sent(L, handle->x);
-}
-
-/*
- * exchange:respond(status, headers or nil, body or nil, type or nil, request id or nil)
- *   -> true | nil, message
- * With a body (a text) the answer is complete, and the call waits while the client is slow; without
- * one write() and finish() follow. `type` is the Content-Type where headers have none.
- */
-static int l_exchange_respond(lua_State *L)
-{
-    exchange_handle *handle = check_exchange(L);
-    sl_exchange *x = handle->x;
-    int status = (int)luaL_checkinteger(L, 2);
-    size_t length = 0;
-    luaL_argcheck(L, status >= 200 && status <= 599, 2, "200 to 599 expected");
-    bool whole = !lua_isnoneornil(L, 4);
-    if (whole)
-        luaL_checklstring(L, 4, &length);
-    lua_settop(L, 6);
-    if (x->started)
-        return luaL_error(L, "answer: it has begun before");
-    if (!sl_exchange_begin(x, status))
-        return push_sent(L, x);
-    if (lua_istable(L, 3))
-        add_fields(L, x, 3);
-    if (!x->has_type)
-        add_fallback(L, x, "Content-Type", 5);
-    add_fallback(L, x, "X-Request-Id", 6);
-    sl_exchange_end_head(x, whole ? (int64_t)length : -1);
-    if (whole)
-        return k_exchange_respond(L, LUA_OK, 0);
-    (void)sl_exchange_flush(x);
-    return push_sent(L, x);
-}
-
-static int k_exchange_write(lua_State *L, int status, lua_KContext done)
-{
-    (void)status;
-    exchange_handle *handle = check_exchange(L);
-    int waits = write_some(L, handle, 2, (size_t)done, k_exchange_write);
-    if (waits >= 0)
-        return waits;
-    (void)sl_exchange_flush(handle->x);
-    return push_sent(L, handle->x);
-}
-
-/* exchange:write(piece) -> true | nil, message; sent at once; waits while 64 KB are not sent */
-static int l_exchange_write(lua_State *L)
-{
-    check_exchange(L);
-    luaL_checkstring(L, 2);
-    lua_settop(L, 2);
-    return k_exchange_write(L, LUA_OK, 0);
-}
-
-/* exchange:finish() -> true | nil, message */
-static int l_exchange_finish(lua_State *L)
-{
-    exchange_handle *handle = check_exchange(L);
-    sl_exchange_finish(handle->x);
-    return push_sent(L, handle->x);
-}
-
-/* exchange:abort(): cuts the connection */
-static int l_exchange_abort(lua_State *L)
-{
-    sl_exchange_abort(check_exchange(L)->x);
-    return 0;
-}
-
-static int k_exchange_closed(lua_State *L, int status, lua_KContext ctx)
-{
-    (void)status, (void)ctx;
-    exchange_handle *handle = check_exchange(L);
-    if (!handle->x->connection)
-        return 0;
-    return sl_waitlist_wait(L, &handle->watchers, "the client to leave", 0, k_exchange_closed);
-}
-
-/* exchange:closed(): waits until the client has left or the answer is complete */
-static int l_exchange_closed(lua_State *L)
-{
-    return k_exchange_closed(L, LUA_OK, 0);
-}
-
-static void exchange_handle_close(exchange_handle *handle)
-{
-    sl_exchange *x = handle->x;
-    handle->x = NULL;
-    handle->owner = NULL;
-    if (x)
-        sl_exchange_drop(x);
-}
-
-/* exchange:close(), __close: gives it back; what is not finished is cut. Idempotent. */
-static int l_exchange_close(lua_State *L)
-{
-    exchange_handle *handle = luaL_checkudata(L, 1, exchange_type);
-    exchange_handle_close(handle);
-    sl_waitlist_wake(&handle->readers, SIZE_MAX);
-    sl_waitlist_wake(&handle->writers, SIZE_MAX);
-    sl_waitlist_wake(&handle->watchers, SIZE_MAX);
-    return 0;
-}
-
-/* Nobody can be waiting: a task that does holds the handle. */
-static int l_exchange_gc(lua_State *L)
-{
-    exchange_handle_close(luaL_checkudata(L, 1, exchange_type));
-    return 0;
-}
-
-static int l_exchange_tostring(lua_State *L)
-{
-    exchange_handle *handle = luaL_checkudata(L, 1, exchange_type);
-    lua_pushfstring(L, "sluice.exchange: %s", handle->x ? handle->x->head.method : "closed");
-    return 1;
-}
-
 static const luaL_Reg server_methods[] = {
     {"accept", l_server_accept},
     {"address", l_server_address},
@@ -689,42 +271,15 @@ static const luaL_Reg server_metamethods[] = {
     {NULL, NULL},
 };
 
-static const luaL_Reg exchange_methods[] = {
-    {"begin", l_exchange_begin},       {"headers", l_exchange_headers},
-    {"remote", l_exchange_remote},     {"read", l_exchange_read},
-    {"read_all", l_exchange_read_all}, {"respond", l_exchange_respond},
-    {"write", l_exchange_write},       {"finish", l_exchange_finish},
-    {"abort", l_exchange_abort},       {"closed", l_exchange_closed},
-    {"close", l_exchange_close},       {NULL, NULL},
-};
-
-static const luaL_Reg exchange_metamethods[] = {
-    {"__gc", l_exchange_gc},
-    {"__close", l_exchange_close},
-    {"__tostring", l_exchange_tostring},
-    {NULL, NULL},
-};
-
 static const luaL_Reg server_functions[] = {
     {"listen", l_server_listen},
     {NULL, NULL},
 };
 
-static void make_type(lua_State *L, const char *type, const luaL_Reg *metamethods,
-                      const luaL_Reg *methods)
-{
-    luaL_newmetatable(L, type);
-    luaL_setfuncs(L, metamethods, 0);
-    lua_newtable(L);
-    luaL_setfuncs(L, methods, 0);
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
-}
-
 int luaopen_sluice_core_server(lua_State *L)
 {
-    make_type(L, server_type, server_metamethods, server_methods);
-    make_type(L, exchange_type, exchange_metamethods, exchange_methods);
+    sl_server_make_type(L, server_type, server_metamethods, server_methods);
+    sl_exchange_make_type(L);
     luaL_newlib(L, server_functions);
     return 1;
 }

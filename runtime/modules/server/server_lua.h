@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* What the two files of the binding share: the handle of an exchange. */
+#ifndef SL_SERVER_LUA_H
+#define SL_SERVER_LUA_H
+
+#include "server.h"
+
+/** An exchange, as Lua holds it; NULL inside when closed. */
+typedef struct sl_exchange_handle {
+    sl_exchange *x;
+    sl_core *core;
+    sl_waitlist readers, writers, watchers;
+    /** The task that is cancelled when the client leaves. */
+    sl_task *owner;
+} sl_exchange_handle;
+
+/** Pushes a closed handle; who puts an exchange in makes the handle its holder. */
+sl_exchange_handle *sl_exchange_handle_new(lua_State *L, sl_core *core);
+
+/* The events of an exchange that has a handle: store and wake. */
+void sl_exchange_handle_on_body(sl_exchange *x);
+void sl_exchange_handle_on_room(sl_exchange *x);
+void sl_exchange_handle_on_gone(sl_exchange *x);
+
+void sl_exchange_make_type(lua_State *L);
+/** Registers a type with its metamethods, and its methods in a table of their own. */
+void sl_server_make_type(lua_State *L, const char *type, const luaL_Reg *metamethods,
+                         const luaL_Reg *methods);
+
+#endif
