@@ -260,6 +260,21 @@ describe("json.encode", function()
     writes(("x"):rep(100000) .. "\n", '"' .. ("x"):rep(100000) .. '\\n"')
   end)
 
+  it("escapes every control character, at every place of a word", function()
+    for byte = 0, 31 do
+      local character = string.char(byte)
+      local escaped = json.encode(character):sub(2, -2)
+      assert.are.equal(character, json.decode('"' .. escaped .. '"'))
+      for length = 0, 20 do
+        local before, after = ("x"):rep(length), ("x"):rep(20 - length)
+        writes(before .. character .. after, '"' .. before .. escaped .. after .. '"')
+        local _, err = json.decode('"' .. before .. character .. after .. '"')
+        assert.are.equal(length + 2, err.offset)
+      end
+      writes("x" .. character .. "xxx", '"x' .. escaped .. 'xxx"')
+    end
+  end)
+
   it("replaces invalid UTF-8, or raises", function()
     writes("a\xffb", '"a\u{fffd}b"')
     writes("\xed\xa0\x80", '"' .. ("\u{fffd}"):rep(3) .. '"')
