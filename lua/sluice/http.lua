@@ -52,6 +52,32 @@ local CLIENT = {
   dns_over_tcp = "boolean?",
 }
 
+-- The types of nearly every request: where all fit, there is nothing more to check.
+local PLAIN = {
+  method = "string",
+  url = "string",
+  headers = "table",
+  body = "string",
+  json = "table",
+  stream = "boolean",
+}
+
+local function check(where, given)
+  if type(given) == "table" and given.url then
+    local plain = true
+    for name, value in next, given do
+      if type(value) ~= PLAIN[name] then
+        plain = false
+        break
+      end
+    end
+    if plain then return end
+  end
+  -- levels: check, the public function, its caller
+  options.check(where, given, REQUEST, 4)
+  options.timeout(where, given.timeout, 4)
+end
+
 -- Seconds. 300 for the head: a served model is allowed 297 s before its first byte.
 local LIMITS_WHOLE = { queue = 60, connect = 10, first_byte = 300, total = 600 }
 local LIMITS_STREAM = { queue = 60, connect = 10, first_byte = 300, idle = 60 }
@@ -154,6 +180,12 @@ local function make_error(failure)
   return meta.set(errors.new(failure.kind, failure), facts)
 end
 
+local function make_headers(flat)
+  local object = headers.new()
+  for index = 1, #flat, 2 do headers.add(object, flat[index], flat[index + 1]) end
+  return object
+end
+
 local function make_streamed(status, reason, fields, transfer, facts)
   local res
   res = response.new {
@@ -172,7 +204,8 @@ local function make_streamed(status, reason, fields, transfer, facts)
   return meta.set(res, facts)
 end
 
-local function make_response(stream, status, reason, fields, body, facts)
+local function make_response(stream, status, reason, flat, body, facts)
+  local fields = make_headers(flat)
   if stream then return make_streamed(status, reason, fields, body, facts) end
   return meta.set(response.new { status = status, reason = reason, headers = fields, body = body }, facts)
 end
@@ -259,8 +292,7 @@ end
 ---@return sluice.Response? response
 ---@return sluice.Error? err
 function methods:request(given)
-  options.check("client:request", given, REQUEST)
-  options.timeout("client:request", given.timeout)
+  check("client:request", given)
   return perform(self, "client:request", given)
 end
 
@@ -298,8 +330,7 @@ end
 ---@return sluice.Response? response
 ---@return sluice.Error? err
 function http.request(given)
-  options.check("http.request", given, REQUEST)
-  options.timeout("http.request", given.timeout)
+  check("http.request", given)
   return perform(shared_client(), "http.request", given)
 end
 

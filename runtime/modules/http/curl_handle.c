@@ -201,19 +201,20 @@ static char *curl_header_line(char *line, size_t length)
 
 static bool curl_set_headers(sl_curl_handle *handle, sl_http_transfer *transfer)
 {
-    static char no_expect[] = "Expect:", no_type[] = "Content-Type:";
-    static char chunked[] = "Transfer-Encoding: chunked";
+    /* a list is of char *, but libcurl only reads it */
+    static const char no_expect[] = "Expect:", no_type[] = "Content-Type:";
+    static const char chunked[] = "Transfer-Encoding: chunked";
     if (!curl_reserve_nodes(handle, transfer->line_count + 3))
         return false;
     struct curl_slist *nodes = handle->nodes;
     size_t used = 0;
     /* libcurl compares each line with each header it knows: none more than needed */
     if (transfer->is_upload || transfer->request_body_size >= CURL_EXPECTS_FROM)
-        nodes[used++].data = no_expect;
+        nodes[used++].data = (char *)no_expect;
     if (!transfer->has_content_type && curl_has_body(transfer))
-        nodes[used++].data = no_type;
+        nodes[used++].data = (char *)no_type;
     if (transfer->is_upload)
-        nodes[used++].data = chunked;
+        nodes[used++].data = (char *)chunked;
     char *line = transfer->lines;
     for (size_t i = 0; i < transfer->line_count; i++) {
         size_t length = strlen(line);

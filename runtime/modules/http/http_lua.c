@@ -158,7 +158,7 @@ static lua_transfer *check_transfer(lua_State *L)
 
 /* ---- what an answer becomes in Lua ---- */
 
-static void set_seconds(lua_State *L, const char *name, int64_t microseconds)
+static void http_set_seconds(lua_State *L, const char *name, int64_t microseconds)
 {
     lua_pushnumber(L, (lua_Number)microseconds / 1e6);
     lua_setfield(L, -2, name);
@@ -171,12 +171,12 @@ static void push_facts(lua_State *L, const sl_http_transfer *transfer)
     sl_http_transfer_timing(transfer, &timing);
     lua_createtable(L, 0, 2);
     lua_createtable(L, 0, 8);
-    set_seconds(L, "queue", timing.queue);
-    set_seconds(L, "resolve", timing.resolve);
-    set_seconds(L, "connect", timing.connect);
-    set_seconds(L, "tls", timing.tls);
-    set_seconds(L, "first_byte", timing.first_byte);
-    set_seconds(L, "total", timing.total);
+    http_set_seconds(L, "queue", timing.queue);
+    http_set_seconds(L, "resolve", timing.resolve);
+    http_set_seconds(L, "connect", timing.connect);
+    http_set_seconds(L, "tls", timing.tls);
+    http_set_seconds(L, "first_byte", timing.first_byte);
+    http_set_seconds(L, "total", timing.total);
     lua_pushboolean(L, timing.reused);
     lua_setfield(L, -2, "reused");
     lua_pushinteger(L, (lua_Integer)transfer->received);
@@ -226,7 +226,7 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/** Pushes { name, value } for a line of the head; false for what is no field. */
+/** Pushes name and value of a line of the head; false for what is no field. */
 static bool push_field(lua_State *L, const char *line, const char *end)
 {
     const char *colon = memchr(line, ':', (size_t)(end - line));
@@ -237,32 +237,37 @@ static bool push_field(lua_State *L, const char *line, const char *end)
         value++;
     while (end > value && is_blank(end[-1]))
         end--;
-    lua_createtable(L, 2, 0);
     lua_pushlstring(L, line, (size_t)(colon - line));
-    lua_rawseti(L, -2, 1);
     lua_pushlstring(L, value, (size_t)(end - value));
-    lua_rawseti(L, -2, 2);
     return true;
 }
 
-/** Pushes the reason phrase and the array of fields. */
+/** Behind the next line end. */
+static const char *line_end(const char *at, const char *end)
+{
+    const char *stop = memchr(at, '\n', (size_t)(end - at));
+    return stop ? stop + 1 : end;
+}
+
+/** Pushes the reason phrase and the fields as { name, value, name, value, ... }. */
 static void push_head(lua_State *L, const sl_http_buffer *head)
 {
     const char *at = head->data, *end = head->data + head->size;
-    const char *stop = memchr(at, '\n', head->size);
-    const char *next = stop ? stop + 1 : end;
-    while (next > at && is_blank(next[-1]))
-        next--;
-    const char *space = memchr(at, ' ', (size_t)(next - at));
-    const char *reason = space && next - space > 5 ? space + 5 : next;
-    lua_pushlstring(L, reason, (size_t)(next - reason));
-    lua_createtable(L, 8, 0);
+    const char *next = line_end(at, end), *stop = next;
+    while (stop > at && is_blank(stop[-1]))
+        stop--;
+    const char *space = memchr(at, ' ', (size_t)(stop - at));
+    const char *reason = space && stop - space > 5 ? space + 5 : stop;
+    lua_pushlstring(L, reason, (size_t)(stop - reason));
+    lua_createtable(L, 16, 0);
     lua_Integer count = 0;
-    for (at = stop ? stop + 1 : end; at < end; at = stop) {
-        stop = memchr(at, '\n', (size_t)(end - at));
-        stop = stop ? stop + 1 : end;
-        if (push_field(L, at, stop))
-            lua_rawseti(L, -2, ++count);
+    for (at = next; at < end; at = next) {
+        next = line_end(at, end);
+        if (!push_field(L, at, next))
+            continue;
+        count += 2;
+        lua_rawseti(L, -3, count);
+        lua_rawseti(L, -2, count - 1);
     }
 }
 
