@@ -12,13 +12,15 @@ CFLAGS ?= -O2 -g
 WERROR ?= -Werror
 # How long each fuzzer runs, in seconds.
 FUZZ_TIME ?= 10
+# Compilers at a time.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # What `make test` runs.
 SPECS ?= spec
 
 # ---- nothing below needs changing ----
 PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-openssl-dev libev-dev \
 	lua-cjson-dev libc-ares-dev node-llhttp
-PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps
+PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux
 PACKAGES_LINT = $(PACKAGES_BUILD) lua-check clang-format clang-tidy cppcheck
 PACKAGES_FUZZ = $(PACKAGES_BUILD) clang libclang-rt-14-dev
 PACKAGES_BENCH = $(PACKAGES_TEST) nginx-light wrk python3-requests
@@ -88,16 +90,19 @@ deps-bench:
 
 # ---- what users and CI run ----
 demo: deps
-	@$(MAKE) --no-print-directory -s $(BUILD)/sluice
+	@echo 'building $(BUILD)/sluice' >&2
+	@$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/sluice
 	@$(BUILD)/sluice --emulator scripts/quickstart.lua
 
 test: deps-test
-	@$(MAKE) --no-print-directory all
+	@echo 'building $(BUILD)' >&2
+	@$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@$(BUILD)/sluice spec/run.lua $(SPECS)
 
 # Headers and packages come first, so the targets below are built by a second make.
 asan: deps-test
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CC='$(CC)' \
+	@echo 'building $(BUILD)/asan' >&2
+	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(BUILD)/asan CC='$(CC)' \
 	  CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
 	  $(BUILD)/asan/sluice
 	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
@@ -111,7 +116,7 @@ fuzz: deps-fuzz
 	@FUZZ_TIME=$(FUZZ_TIME) tools/fuzz.sh $(BUILD)/fuzz '$(OWN_CFLAGS) $(INCLUDES)'
 
 bench: deps-bench
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@$(BUILD)/sluice spec/bench/run.lua
 
 # ---- building ----

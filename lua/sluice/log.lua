@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Log lines: one JSON object a line, to standard error, without secrets.
 
+local core = require "sluice.core.task"
 local errors = require "sluice.errors"
 local options = require "sluice.options"
 local secret = require "sluice.secret"
@@ -22,11 +23,15 @@ local HIDDEN = {
 
 local threshold -- a number of LEVELS; read from SLUICE_LOG at the first use
 
-local function write_to_stderr(line)
-  io.stderr:write(line)
+-- The host takes the line; it drops it where it wants none. A progress bar is taken off the screen meanwhile.
+local function write_to_host(line)
+  local progress = package.loaded["sluice.progress"]
+  local resume = progress and progress.suspend()
+  core.log(line)
+  if resume then resume() end
 end
 
-local write = write_to_stderr
+local write = write_to_host
 
 ---Sets the least level that is written. The default is SLUICE_LOG, or `info`.
 ---@param level "debug"|"info"|"warn"|"error"|"off"
@@ -39,13 +44,13 @@ function log.set_level(level)
   threshold = LEVELS[level]
 end
 
----Sends the lines somewhere else than standard error; nil brings them back.
+---Sends the lines somewhere else than to the host (the binary writes them to standard error); nil brings them back.
 ---@param writer? fun(line: string) gets a whole line with its newline; must not wait
 ---@return fun(line: string) previous
 function log.set_output(writer)
   options.argument("log.set_output", "writer", writer, "callable?")
   local previous = write
-  write = writer or write_to_stderr
+  write = writer or write_to_host
   return previous
 end
 

@@ -2,6 +2,8 @@
 /* sluice.run(f): the loop, under a Lua that is not ours. */
 #include "internal.h"
 
+#include <stdio.h>
+
 /** The core that sluice.run makes; a userdata, so that it goes with the state. */
 typedef struct run_box {
     sl_core *core;
@@ -33,6 +35,12 @@ static void run_report(void *user, const char *text)
     lua_warning(L, text, 0);
 }
 
+static void run_log(void *user, const char *line, size_t len)
+{
+    (void)user;
+    fprintf(stderr, "%.*s\n", (int)len, line);
+}
+
 static run_box *run_open(lua_State *L)
 {
     run_box *box = lua_newuserdatauv(L, sizeof *box, 0);
@@ -49,6 +57,7 @@ static run_box *run_open(lua_State *L)
         .capabilities = ~0U,
         .on_error = run_report,
         .on_error_user = lua_tothread(L, -1),
+        .on_log = run_log,
     };
     lua_pop(L, 1);
     box->core = sl_core_new(&options);

@@ -75,7 +75,7 @@ static sl_task *ready_shuffled(sl_core *core, sl_clock *clock)
     x ^= x >> 7;
     x ^= x << 17;
     clock->seed = x;
-    uint64_t skip = x % count;
+    uint64_t skip = count ? x % count : 0;
     sl_task *task = core->ready.first;
     for (;; task = task->next)
         if (task->clock == clock && skip-- == 0)

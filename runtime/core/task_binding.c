@@ -86,6 +86,16 @@ static int l_core_exit(lua_State *L)
     return 0;
 }
 
+static int l_core_log(lua_State *L)
+{
+    size_t len;
+    const char *line = luaL_checklstring(L, 1, &len);
+    if (len > 0 && line[len - 1] == '\n')
+        len--;
+    sl_log(L, line, len);
+    return 0;
+}
+
 /* ---- handles ---- */
 
 static int l_task_cancel(lua_State *L)
@@ -193,6 +203,7 @@ static const luaL_Reg task_functions[] = {
     {"condition", l_condition_new},
     {"run", l_core_run},
     {"exit", l_core_exit},
+    {"log", l_core_log},
     {NULL, NULL},
 };
 

@@ -30,7 +30,7 @@ static int64_t tree_now(sl_task *task)
     return task->clock->simulated ? task->clock->now : sl_clock_read();
 }
 
-static void set_seconds(lua_State *L, const char *name, int64_t microseconds)
+static void set_row_seconds(lua_State *L, const char *name, int64_t microseconds)
 {
     lua_pushnumber(L, (lua_Number)microseconds / 1e6);
     lua_setfield(L, -2, name);
@@ -59,9 +59,9 @@ static void push_task(lua_State *L, sl_task *task)
         lua_pushstring(L, task->what);
         lua_setfield(L, -2, "waits_for");
     }
-    set_seconds(L, "age", tree_now(task) - task->since);
+    set_row_seconds(L, "age", tree_now(task) - task->since);
     if (task->scope->due != INT64_MAX)
-        set_seconds(L, "deadline", task->scope->due - tree_now(task));
+        set_row_seconds(L, "deadline", task->scope->due - tree_now(task));
     lua_pushboolean(L, task->base.cancelled);
     lua_setfield(L, -2, "cancelled");
     lua_pushinteger(L, scope_depth(task->parent));

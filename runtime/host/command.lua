@@ -37,6 +37,25 @@ local function load_script(words, at)
   return loadfile(name)
 end
 
+---Takes the progress bars off the screen; gives the function that brings them back, nil where there
+---never was one.
+local function clear_screen()
+  local progress = package.loaded["sluice.progress"]
+  return progress and progress.suspend()
+end
+
+---Lets what a script prints stand above its progress bars.
+local function print_above_bars()
+  local plain_print = print
+  function _G.print(...)
+    local resume = clear_screen()
+    plain_print(...)
+    if not resume then return end
+    io.stdout:flush()
+    resume()
+  end
+end
+
 ---Runs the script at `words[at]` with the words behind it as its arguments.
 local function run_script(words, at)
   local script, reason, status = load_script(words, at)
@@ -49,6 +68,8 @@ local function run_script(words, at)
   local arguments = {}
   for index = 0, #words do arguments[index - last] = words[index] end
   _G.arg = arguments
+  print_above_bars()
+  local screen <close> = setmetatable({}, { __close = clear_screen }) -- luacheck: ignore screen
   script(table.unpack(arguments))
   return 0
 end
