@@ -158,9 +158,15 @@ end
 -- What stop() gives running handlers where the caller does not say: seconds.
 local GRACE = 10
 
----Waits until the server has been stopped and has answered.
-function methods:serve()
-  self._listener:drained()
+---Waits until the server has been stopped and has answered. Where the caller is cancelled (Ctrl-C in
+---a script) it first stops as stop() does, and then raises TaskCancelled.
+---@param grace? number seconds that a cancelled one gives running handlers, 10 by default
+function methods:serve(grace)
+  options.argument("server:serve", "grace", grace, "seconds?")
+  local ok, err = pcall(self._listener.drained, self._listener)
+  if ok then return end
+  task.shield(self.stop, self, grace)
+  error(err, 0)
 end
 
 ---Stops: accepts no more, lets running handlers answer for a while, then cancels them. Waits until
@@ -174,10 +180,11 @@ function methods:stop(grace)
   self:close()
 end
 
----Closes every connection and cancels the handlers; waits for their ends. Idempotent.
+---Closes every connection and cancels the handlers; waits for their ends, even where the caller is
+---cancelled. Idempotent.
 function methods:close()
   self._listener:close()
-  self._group:close()
+  task.shield(self._group.close, self._group)
 end
 
 ---How many connections there are, and how many of them have a request under way.
