@@ -44,7 +44,7 @@ OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/llhttp/api.o $(BUILD)/llhttp/htt
 	$(BUILD)/llhttp/llhttp.o $(BUILD)/library.o
 HOST_OBJECTS := $(HOST_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/command.o
 
-.PHONY: all deps deps-test deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
+.PHONY: node-packages all deps deps-test deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 
@@ -88,19 +88,26 @@ deps-fuzz:
 deps-bench:
 	$(call need,$(PACKAGES_BENCH))
 
+# Test data and clients that others wrote; specs that lack them say so.
+node-packages:
+	@if command -v npm >/dev/null && ! cmp -s spec/node/package-lock.json spec/node/node_modules/.installed; then \
+	  npm ci --prefix spec/node --silent && cp spec/node/package-lock.json spec/node/node_modules/.installed || \
+	  echo 'npm could not install spec/node: some specs will be skipped' >&2; \
+	fi
+
 # ---- what users and CI run ----
 demo: deps
 	@echo 'building $(BUILD)/sluice' >&2
 	@$(MAKE) --no-print-directory -s -j$(JOBS) $(BUILD)/sluice
 	@$(BUILD)/sluice --emulator scripts/quickstart.lua
 
-test: deps-test
+test: deps-test node-packages
 	@echo 'building $(BUILD)' >&2
 	@$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@$(BUILD)/sluice spec/run.lua $(SPECS)
 
 # Headers and packages come first, so the targets below are built by a second make.
-asan: deps-test
+asan: deps-test node-packages
 	@echo 'building $(BUILD)/asan' >&2
 	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(BUILD)/asan CC='$(CC)' \
 	  CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \

