@@ -6,8 +6,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 enum {
     /** Handles kept for later; a new one costs about 2 us more than a kept one. */
@@ -61,24 +59,6 @@ static size_t curl_on_read(char *data, size_t size, size_t count, void *user)
     return bytes < 0 ? CURL_READFUNC_PAUSE : (size_t)bytes;
 }
 
-static curl_socket_t curl_on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
-{
-    (void)purpose;
-    sl_curl_wire *wire = user;
-    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-    if (fd < 0)
-        return CURL_SOCKET_BAD;
-    wire->open++;
-    return fd;
-}
-
-static int curl_on_close(void *user, curl_socket_t fd)
-{
-    sl_curl_wire *wire = user;
-    wire->open--;
-    return close(fd);
-}
-
 /* ---- the pool ---- */
 
 static void curl_set_tls(const sl_curl_handle *handle)
@@ -93,7 +73,6 @@ static void curl_set_tls(const sl_curl_handle *handle)
 static void curl_set_constants(sl_curl_handle *handle)
 {
     CURL *easy = handle->easy;
-    sl_curl_wire *wire = handle->wire;
     curl_easy_setopt(easy, CURLOPT_PRIVATE, handle);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, handle->error);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -115,10 +94,7 @@ static void curl_set_constants(sl_curl_handle *handle)
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, handle);
     curl_easy_setopt(easy, CURLOPT_READFUNCTION, curl_on_read);
     curl_easy_setopt(easy, CURLOPT_READDATA, handle);
-    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, curl_on_open);
-    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, wire);
-    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, curl_on_close);
-    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, wire);
+    sl_curl_census_watch(&handle->wire->census, easy);
     curl_set_tls(handle);
 }
 

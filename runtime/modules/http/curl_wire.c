@@ -206,9 +206,9 @@ static void curl_wire_resume(sl_http_wire *base, sl_http_transfer *transfer)
         curl_complete(handle, code);
 }
 
-static size_t curl_wire_count(const sl_http_wire *base)
+static size_t curl_wire_count(sl_http_wire *base)
 {
-    return ((const sl_curl_wire *)base)->open;
+    return sl_curl_census_count(&((sl_curl_wire *)base)->census);
 }
 
 static void curl_wire_close(sl_http_wire *base)
@@ -222,6 +222,7 @@ static void curl_wire_close(sl_http_wire *base)
     if (wire->multi)
         curl_multi_cleanup(wire->multi);
     sl_timer_stop(&wire->timer);
+    sl_curl_census_fini(&wire->census);
     while (wire->sockets) {
         sl_curl_socket *socket = wire->sockets;
         wire->sockets = socket->next;
@@ -258,7 +259,7 @@ sl_http_wire *sl_http_curl_open(sl_core *core, const char *ca_file)
     sl_curl_wire *wire = sl_alloc_array(core, 1, sizeof *wire);
     if (!wire)
         return NULL;
-    wire->core = core;
+    wire->core = wire->census.core = core;
     wire->timer.on_due = curl_on_due;
     wire->base = (sl_http_wire){
         .start = curl_wire_start,

@@ -12,6 +12,14 @@ typedef struct sl_curl_wire sl_curl_wire;
 typedef struct sl_curl_handle sl_curl_handle;
 typedef struct sl_curl_socket sl_curl_socket;
 
+/** The sockets that libcurl has opened, to be counted. */
+typedef struct sl_curl_census {
+    sl_core *core;
+    /** By descriptor: the inode of the socket, 0 for none of ours. */
+    uint64_t *inodes;
+    size_t size;
+} sl_curl_census;
+
 struct sl_curl_wire {
     sl_http_wire base;
     sl_core *core;
@@ -24,7 +32,7 @@ struct sl_curl_wire {
     size_t idle_count, running;
     /** Connections that libcurl may keep; grows with the peak of `running`. */
     long max_connects;
-    size_t open;
+    sl_curl_census census;
     /** Every watcher, and those not in use. */
     sl_curl_socket *sockets, *free_sockets;
 };
@@ -53,6 +61,13 @@ void sl_curl_handle_give_back(sl_curl_handle *handle);
 void sl_curl_handle_free(sl_curl_handle *handle);
 /** Sets the options of a transfer. 0, or -1 without memory. */
 int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer);
+
+/* curl_census.c */
+/** Makes an easy handle report the sockets it opens. */
+void sl_curl_census_watch(sl_curl_census *census, CURL *easy);
+/** How many are open. One system call for each: for a look at the pool, not for each request. */
+size_t sl_curl_census_count(sl_curl_census *census);
+void sl_curl_census_fini(sl_curl_census *census);
 
 /* curl_error.c */
 /** Reports the end of a transfer that libcurl has ended with `code`. */

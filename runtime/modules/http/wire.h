@@ -18,7 +18,7 @@ struct sl_http_wire {
     /** The read side was paused and may go on, or there is more of an upload. */
     void (*resume)(sl_http_wire *wire, sl_http_transfer *transfer);
     /** Connections open now. */
-    size_t (*count)(const sl_http_wire *wire);
+    size_t (*count)(sl_http_wire *wire);
     /** No transfer runs any more. */
     void (*close)(sl_http_wire *wire);
 };

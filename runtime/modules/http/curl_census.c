@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* How many connections libcurl has: it tells of every socket it opens, but not of every close. */
+#include "curl_wire.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static uint64_t census_inode(int fd)
+{
+    struct stat facts;
+    return fstat(fd, &facts) == 0 ? (uint64_t)facts.st_ino : 0;
+}
+
+/** Without memory a socket is not counted, which is all the harm. */
+static void census_note(sl_curl_census *census, int fd)
+{
+    if ((size_t)fd >= census->size) {
+        size_t size = census->size ? census->size : 64;
+        while (size <= (size_t)fd)
+            size *= 2;
+        uint64_t *inodes = sl_realloc(census->core, census->inodes, size * sizeof *inodes);
+        if (!inodes)
+            return;
+        memset(inodes + census->size, 0, (size - census->size) * sizeof *inodes);
+        census->inodes = inodes;
+        census->size = size;
+    }
+    census->inodes[fd] = census_inode(fd);
+}
+
+static curl_socket_t census_on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    (void)purpose;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    if (fd < 0)
+        return CURL_SOCKET_BAD;
+    census_note(user, fd);
+    return fd;
+}
+
+static int census_on_close(void *user, curl_socket_t fd)
+{
+    sl_curl_census *census = user;
+    if ((size_t)fd < census->size)
+        census->inodes[fd] = 0;
+    return close(fd);
+}
+
+void sl_curl_census_watch(sl_curl_census *census, CURL *easy)
+{
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, census_on_open);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, census);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, census_on_close);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, census);
+}
+
+size_t sl_curl_census_count(sl_curl_census *census)
+{
+    size_t count = 0;
+    for (size_t fd = 0; fd < census->size; fd++) {
+        if (census->inodes[fd] == 0)
+            continue;
+        if (census_inode((int)fd) == census->inodes[fd])
+            count++;
+        else
+            census->inodes[fd] = 0;
+    }
+    return count;
+}
+
+void sl_curl_census_fini(sl_curl_census *census)
+{
+    sl_free(census->core, census->inodes);
+}
