@@ -122,9 +122,9 @@ function methods:answer(method)
   return { status = status, headers = headers, body = body }
 end
 
--- Whether the server has closed and nothing more came.
+-- Whether the server has closed in order, not by a reset, and nothing more came.
 function methods:ended()
-  return self:rest() == ""
+  return self:rest() == "" and self.failure == nil
 end
 
 function methods:close()

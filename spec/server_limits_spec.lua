@@ -30,12 +30,14 @@ describe("server: bodies", function()
   it("too large are refused while the client still sends", function()
     with_server(function(server)
       local c <close> = need(raw.connect(server.address))
-      local writer = task.spawn(function()
-        c:write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n")
-        for _ = 1, 10 do c:write(("x"):rep(50000)) end
-      end)
+      c:write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n")
       assert.equal(413, c:answer().status)
-      writer:join()
+      -- Closed at once, the server would reset what is still sent, and the reset could eat the 413.
+      for _ = 1, 10 do
+        need(c:write(("x"):rep(50000)))
+        task.sleep(0.001)
+      end
+      assert.is_true(c:ended())
     end, { max_body = 1000 })
   end)
 

@@ -122,6 +122,7 @@ local REFUSED = {
 -- What follows a chunked head and is no body.
 local BAD_CHUNKS = {
   { "junk after the data", "5\r\nhelloX\r\n0\r\n\r\n" },
+  { "a byte in the place of CR after the data", "5\r\nhelloX\n0\r\n\r\n" },
   { "too little data", "6\r\nhello\r\n0\r\n\r\n" },
   { "CR and junk after a size", "5\rX\nhello\r\n0\r\n\r\n" },
   { "LF alone after a size", "5\nhello\r\n0\r\n\r\n" },

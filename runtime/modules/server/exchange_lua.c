@@ -34,7 +34,6 @@ void sl_exchange_handle_on_gone(sl_exchange *x)
         sl_task_cancel(owner, "the client has left");
     sl_waitlist_wake(&handle->readers, SIZE_MAX);
     sl_waitlist_wake(&handle->writers, SIZE_MAX);
-    sl_waitlist_wake(&handle->watchers, SIZE_MAX);
 }
 
 sl_exchange_handle *sl_exchange_handle_new(lua_State *L, sl_core *core)
@@ -374,21 +373,6 @@ static int l_exchange_abort(lua_State *L)
     return 0;
 }
 
-static int k_exchange_closed(lua_State *L, int status, lua_KContext ctx)
-{
-    (void)status, (void)ctx;
-    sl_exchange_handle *handle = check_exchange(L);
-    if (!handle->x->connection)
-        return 0;
-    return sl_waitlist_wait(L, &handle->watchers, "the client to leave", 0, k_exchange_closed);
-}
-
-/* exchange:closed(): waits until the client has left or the answer is complete */
-static int l_exchange_closed(lua_State *L)
-{
-    return k_exchange_closed(L, LUA_OK, 0);
-}
-
 static void exchange_handle_close(sl_exchange_handle *handle)
 {
     sl_exchange *x = handle->x;
@@ -405,7 +389,6 @@ static int l_exchange_close(lua_State *L)
     exchange_handle_close(handle);
     sl_waitlist_wake(&handle->readers, SIZE_MAX);
     sl_waitlist_wake(&handle->writers, SIZE_MAX);
-    sl_waitlist_wake(&handle->watchers, SIZE_MAX);
     return 0;
 }
 
@@ -424,12 +407,17 @@ static int l_exchange_tostring(lua_State *L)
 }
 
 static const luaL_Reg exchange_methods[] = {
-    {"begin", l_exchange_begin},       {"headers", l_exchange_headers},
-    {"remote", l_exchange_remote},     {"read", l_exchange_read},
-    {"read_all", l_exchange_read_all}, {"respond", l_exchange_respond},
-    {"write", l_exchange_write},       {"finish", l_exchange_finish},
-    {"abort", l_exchange_abort},       {"closed", l_exchange_closed},
-    {"close", l_exchange_close},       {NULL, NULL},
+    {"begin", l_exchange_begin},
+    {"headers", l_exchange_headers},
+    {"remote", l_exchange_remote},
+    {"read", l_exchange_read},
+    {"read_all", l_exchange_read_all},
+    {"respond", l_exchange_respond},
+    {"write", l_exchange_write},
+    {"finish", l_exchange_finish},
+    {"abort", l_exchange_abort},
+    {"close", l_exchange_close},
+    {NULL, NULL},
 };
 
 static const luaL_Reg exchange_metamethods[] = {

@@ -9,7 +9,7 @@
 typedef struct sl_exchange_handle {
     sl_exchange *x;
     sl_core *core;
-    sl_waitlist readers, writers, watchers;
+    sl_waitlist readers, writers;
     /** The task that is cancelled when the client leaves. */
     sl_task *owner;
 } sl_exchange_handle;
