@@ -5,6 +5,7 @@ local errors = require "sluice.errors"
 local json = require "sluice.json"
 local log = require "sluice.log"
 local secret = require "sluice.secret"
+local task = require "sluice.task"
 local web = require "sluice.web"
 
 -- busted's assert turns an err into text; handlers use this.
@@ -316,6 +317,31 @@ describe("web: failures", function()
     end
     assert.equal(500, answer(function() end).status)
     assert.equal(7, #logged)
+  end)
+
+  it("shows a header that cannot be sent as a fault, as a socket would", function()
+    for _, bad in ipairs {
+      { ["X-A"] = "a\r\nX-B: c" }, { ["X A"] = "b" }, { [""] = "b" }, { x = {{}} }, { x = true },
+      { x = "\127" },
+    } do
+      assert.equal(500, answer(function() return { headers = bad } end).status)
+    end
+    assert.equal(200, answer(function() return { headers = { ["!x-1"] = "\ta\xff", n = 1 } } end).status)
+  end)
+
+  it("is not made of the caller's own deadline", function()
+    task.simulate(function()
+      local app = web.app()
+      app:get("/slow", function()
+        task.sleep(10)
+        return "late"
+      end)
+      app:get("/limited", function() return task.timeout(1, task.sleep, 10) end)
+      local res, err = task.timeout(2, app.handle, app, { path = "/slow" })
+      assert.is_nil(res)
+      assert.equal("TimeoutError", err.kind)
+      assert.equal(504, task.timeout(2, app.handle, app, { path = "/limited" }).status)
+    end)
   end)
 
   it("lets cancellation through", function()

@@ -218,6 +218,13 @@ local function answer(app, request)
   return results.normalise(given)
 end
 
+-- Whether the task itself ends here (cancelled, or past a deadline around it), rather than something
+-- that the handler tried.
+local function is_our_end(err)
+  if err.kind == "TaskCancelled" then return true end
+  return err.kind == "TimeoutError" and require("sluice.task").cancelled()
+end
+
 ---Runs the handler for a request, in this task. For those who serve an app; a client calls handle.
 ---@param request sluice.web.Request
 ---@return table normal { status, headers, body, type, close }; raises only cancellation
@@ -225,7 +232,7 @@ function methods:run(request)
   local ok, normal, err = xpcall(answer, trace, self, request)
   if ok then return normal or failed(self, request, err) end
   if normal.fault then return self:fault(request, normal.fault) end
-  if normal.kind == "TaskCancelled" then error(normal, 0) end
+  if is_our_end(normal) then error(normal, 0) end
   return failed(self, request, normal)
 end
 
@@ -255,10 +262,19 @@ local function reader_of(body)
   end
 end
 
+-- What is read of a client's request; the rest (time limits, certificates) is for other transports.
 local CLIENT_REQUEST = {
-  method = "string?", url = "string?", path = "string?", headers = "table?", body = "string|function?",
-  json = "any?", deadline = "any?", timeout = "any?", stream = "any?",
+  { "method", "string?" }, { "url", "string?" }, { "path", "string?" }, { "headers", "table?" },
+  { "body", "string|function?" },
 }
+
+local function check_client_request(given)
+  options.argument("app:handle", "request", given, "table", 4)
+  for _, field in ipairs(CLIENT_REQUEST) do
+    options.argument("app:handle", field[1], given[field[1]], field[2], 4)
+  end
+  if not given.url and not given.path then error("app:handle: one of url and path is needed", 3) end
+end
 
 local function with_json_body(given)
   if given.json == nil then return given end
@@ -276,13 +292,14 @@ end
 ---@return sluice.Response? response whatever the handler did, a response; its body is read through methods
 ---@return table? err
 function methods:handle(given)
-  options.check("app:handle", given, CLIENT_REQUEST)
-  if not given.url and not given.path then error("app:handle: one of url and path is needed", 2) end
+  check_client_request(given)
   local request = requests.from_client(with_json_body(given), self._fresh_id, self._max_body)
   local normal = self:run(request)
+  local wrong = results.wrong_header(normal.headers)
+  if wrong then normal = self:fault(request, wrong) end
   local fields = headers.new(normal.headers)
   if normal.type and not fields["content-type"] then fields["content-type"] = normal.type end
-  fields["x-request-id"] = request.id
+  if not fields["x-request-id"] then fields["x-request-id"] = request.id end
   local body, close = normal.body, normal.close
   if type(body) == "string" and normal.status ~= 204 then fields["content-length"] = tostring(#body) end
   if request.method == "HEAD" or normal.status == 204 or normal.status == 304 then

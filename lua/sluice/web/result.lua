@@ -65,6 +65,26 @@ function result.normalise(given)
     given == nil and "nothing" or "a " .. type(given)), 0)
 end
 
+---What is wrong with the headers of an answer, nil if nothing is. In process; the server checks what
+---it sends by itself.
+---@param fields? table
+---@return string? problem
+function result.wrong_header(fields)
+  for name, value in pairs(fields and headers.new(fields) or {}) do
+    local kind = type(value)
+    if type(name) ~= "string" or (kind ~= "string" and kind ~= "number") then
+      return "a header is a name and a text or a number"
+    end
+    if name == "" or name:find("[^%w!#$%%&'*+%-.^_`|~]") then
+      return ("the name of a header holds a character that may not stand there: %q"):format(name)
+    end
+    if tostring(value):find("[\0-\8\10-\31\127]") then
+      return ("the value of header %s holds a line break or a control character"):format(name)
+    end
+  end
+  return nil
+end
+
 ---For middleware: the same with headers as an object of its own, so that it may be changed.
 ---@param normal table from normalise
 ---@return table

@@ -309,7 +309,8 @@ static int k_exchange_respond(lua_State *L, int status, lua_KContext done)
  * exchange:respond(status, headers or nil, body or nil, type or nil, request id or nil)
  *   -> true | nil, message
  * With a body (a text) the answer is complete, and the call waits while the client is slow; without
- * one write() and finish() follow. `type` is the Content-Type where headers have none.
+ * one write() and finish() follow. `type` is the Content-Type where headers have none,
+ * and so is the request id.
  */
 static int l_exchange_respond(lua_State *L)
 {
@@ -330,7 +331,8 @@ static int l_exchange_respond(lua_State *L)
         add_fields(L, x, 3);
     if (!x->has_type)
         add_fallback(L, x, "Content-Type", 5);
-    add_fallback(L, x, "X-Request-Id", 6);
+    if (!x->has_id)
+        add_fallback(L, x, "X-Request-Id", 6);
     sl_exchange_end_head(x, whole ? (int64_t)length : -1);
     if (whole)
         return k_exchange_respond(L, LUA_OK, 0);

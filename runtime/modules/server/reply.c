@@ -136,7 +136,7 @@ bool sl_exchange_begin(sl_exchange *x, int status)
     x->begun = true;
     x->mark = sl_bytes_length(&x->connection->out);
     x->close = !x->head.keep_alive;
-    x->has_date = x->has_type = false;
+    x->has_date = x->has_type = x->has_id = false;
     x->bodyless = x->head.is_head || status == 204 || status == 304;
     /* No Content-Length of a body that nobody sees: RFC 9110, 8.6. */
     x->counted = status != 204 && status != 304;
@@ -183,6 +183,8 @@ const char *sl_exchange_field(sl_exchange *x, const char *name, size_t name_leng
         x->has_date = true;
     if (name_length == 12 && strncasecmp(name, "content-type", 12) == 0)
         x->has_type = true;
+    if (name_length == 12 && strncasecmp(name, "x-request-id", 12) == 0)
+        x->has_id = true;
     bool ok = reply_append(x, name, name_length) && reply_text(x, ": ") &&
               reply_append(x, value, value_length) && reply_text(x, "\r\n");
     (void)ok; /* a client that is gone is found out by the flush */

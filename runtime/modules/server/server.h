@@ -100,7 +100,7 @@ struct sl_exchange {
     int failure;
     bool queued, wants_all, wants_room, continued;
     /** Of the answer. */
-    bool begun, started, finished, close, chunked, has_date, has_type;
+    bool begun, started, finished, close, chunked, has_date, has_type, has_id;
     /** No body belongs into the answer (HEAD, 204, 304), whatever is written. */
     bool bodyless;
     /** Content bytes still to be written; meaningless when chunked or up to the close. */
