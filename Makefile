@@ -19,7 +19,7 @@ SPECS ?= spec
 
 # ---- nothing below needs changing ----
 PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-openssl-dev libev-dev \
-	lua-cjson-dev libc-ares-dev node-llhttp
+	lua-cjson-dev libc-ares-dev node-llhttp ca-certificates
 PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux
 PACKAGES_LINT = $(PACKAGES_BUILD) lua-check clang-format clang-tidy cppcheck
 PACKAGES_FUZZ = $(PACKAGES_BUILD) clang libclang-rt-14-dev
