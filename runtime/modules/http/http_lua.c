@@ -103,7 +103,7 @@ static int l_engine_is_open(lua_State *L)
     return 1;
 }
 
-static void set_count(lua_State *L, const char *name, size_t count)
+static void http_set_count(lua_State *L, const char *name, size_t count)
 {
     lua_pushinteger(L, (lua_Integer)count);
     lua_setfield(L, -2, name);
@@ -114,10 +114,10 @@ static int l_engine_stats(lua_State *L)
     sl_http_stats stats;
     sl_http_engine_stats(check_engine(L)->engine, &stats);
     lua_createtable(L, 0, 4);
-    set_count(L, "open", stats.open);
-    set_count(L, "idle", stats.idle);
-    set_count(L, "active", stats.active);
-    set_count(L, "waiting", stats.waiting);
+    http_set_count(L, "open", stats.open);
+    http_set_count(L, "idle", stats.idle);
+    http_set_count(L, "active", stats.active);
+    http_set_count(L, "waiting", stats.waiting);
     return 1;
 }
 
@@ -165,7 +165,7 @@ static void http_set_seconds(lua_State *L, const char *name, int64_t microsecond
 }
 
 /** Pushes { timing = { ... }, remote_address = }, as sluice.meta shows it. */
-static void push_facts(lua_State *L, const sl_http_transfer *transfer)
+static void http_push_facts(lua_State *L, const sl_http_transfer *transfer)
 {
     sl_http_timing timing;
     sl_http_transfer_timing(transfer, &timing);
@@ -190,7 +190,7 @@ static void push_facts(lua_State *L, const sl_http_transfer *transfer)
     }
 }
 
-static void set_text(lua_State *L, const char *name, const char *text)
+static void http_set_text(lua_State *L, const char *name, const char *text)
 {
     if (!text)
         return;
@@ -207,35 +207,35 @@ static int push_transfer_failure(lua_State *L, const sl_http_transfer *transfer)
         return luaL_error(L, "not enough memory");
     lua_pushnil(L);
     lua_createtable(L, 0, 8);
-    set_text(L, "kind", stopped ? "TruncatedStream" : failure->kind);
-    set_text(L, "message", stopped ? "the response was closed" : failure->message);
-    set_text(L, "phase", stopped ? "body" : failure->phase);
-    set_text(L, "limit", failure->limit);
-    set_text(L, "code", failure->code);
-    set_text(L, "operation", transfer->method);
-    set_text(L, "object", transfer->label);
+    http_set_text(L, "kind", stopped ? "TruncatedStream" : failure->kind);
+    http_set_text(L, "message", stopped ? "the response was closed" : failure->message);
+    http_set_text(L, "phase", stopped ? "body" : failure->phase);
+    http_set_text(L, "limit", failure->limit);
+    http_set_text(L, "code", failure->code);
+    http_set_text(L, "operation", transfer->method);
+    http_set_text(L, "object", transfer->label);
     lua_pushboolean(L, stopped || failure->maybe_executed);
     lua_setfield(L, -2, "maybe_executed");
-    push_facts(L, transfer);
+    http_push_facts(L, transfer);
     lua_setfield(L, -2, "facts");
     return 2;
 }
 
-static bool is_blank(char c)
+static bool http_is_blank(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
 /** Pushes name and value of a line of the head; false for what is no field. */
-static bool push_field(lua_State *L, const char *line, const char *end)
+static bool http_push_field(lua_State *L, const char *line, const char *end)
 {
     const char *colon = memchr(line, ':', (size_t)(end - line));
     if (!colon || colon == line)
         return false;
     const char *value = colon + 1;
-    while (value < end && is_blank(*value))
+    while (value < end && http_is_blank(*value))
         value++;
-    while (end > value && is_blank(end[-1]))
+    while (end > value && http_is_blank(end[-1]))
         end--;
     lua_pushlstring(L, line, (size_t)(colon - line));
     lua_pushlstring(L, value, (size_t)(end - value));
@@ -250,11 +250,11 @@ static const char *line_end(const char *at, const char *end)
 }
 
 /** Pushes the reason phrase and the fields as { name, value, name, value, ... }. */
-static void push_head(lua_State *L, const sl_http_buffer *head)
+static void http_push_head(lua_State *L, const sl_http_buffer *head)
 {
     const char *at = head->data, *end = head->data + head->size;
     const char *next = line_end(at, end), *stop = next;
-    while (stop > at && is_blank(stop[-1]))
+    while (stop > at && http_is_blank(stop[-1]))
         stop--;
     const char *space = memchr(at, ' ', (size_t)(stop - at));
     const char *reason = space && stop - space > 5 ? space + 5 : stop;
@@ -263,7 +263,7 @@ static void push_head(lua_State *L, const sl_http_buffer *head)
     lua_Integer count = 0;
     for (at = next; at < end; at = next) {
         next = line_end(at, end);
-        if (!push_field(L, at, next))
+        if (!http_push_field(L, at, next))
             continue;
         count += 2;
         lua_rawseti(L, -3, count);
@@ -289,12 +289,12 @@ static int transfer_answer(lua_State *L, int status, lua_KContext ctx)
         return count;
     }
     lua_pushinteger(L, transfer->status);
-    push_head(L, &transfer->head);
+    http_push_head(L, &transfer->head);
     if (transfer->streamed)
         lua_pushvalue(L, (int)ctx);
     else
         lua_pushlstring(L, transfer->body.data ? transfer->body.data : "", transfer->body.size);
-    push_facts(L, transfer);
+    http_push_facts(L, transfer);
     if (!transfer->streamed)
         sl_http_transfer_stop(transfer);
     return 5;
@@ -323,7 +323,7 @@ static bool flag_of_field(lua_State *L, int settings, const char *name)
     return flag;
 }
 
-static void read_settings(lua_State *L, int settings, sl_http_request *request)
+static void http_read_settings(lua_State *L, int settings, sl_http_request *request)
 {
     request->streamed = flag_of_field(L, settings, "stream");
     request->verify = flag_of_field(L, settings, "verify");
@@ -344,7 +344,7 @@ static void read_settings(lua_State *L, int settings, sl_http_request *request)
 }
 
 /** { name, value, name, value, ... }; in memory of Lua's, on the stack. */
-static void read_fields(lua_State *L, int index, sl_http_request *request)
+static void http_read_fields(lua_State *L, int index, sl_http_request *request)
 {
     lua_Unsigned count = lua_rawlen(L, index) / 2;
     if (count == 0)
@@ -389,7 +389,7 @@ static lua_transfer *start_transfer(lua_State *L)
     sl_require_capability(L, SL_CAN_CONNECT, "http.request");
     sl_require_real_time(L, "http.request");
     sl_wait_check(L);
-    read_settings(L, ARG_SETTINGS, &request);
+    http_read_settings(L, ARG_SETTINGS, &request);
     lua_transfer *self = lua_newuserdatauv(L, sizeof *self, 2);
     memset(self, 0, sizeof *self);
     luaL_setmetatable(L, http_transfer_type);
@@ -399,7 +399,7 @@ static lua_transfer *start_transfer(lua_State *L)
     lua_setiuservalue(L, ARG_TRANSFER, 1);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, ARG_TRANSFER, 2);
-    read_fields(L, ARG_FIELDS, &request);
+    http_read_fields(L, ARG_FIELDS, &request);
     const char *reason = sl_http_transfer_start(engine->engine, &self->transfer, &request);
     lua_settop(L, ARG_TRANSFER);
     if (!reason)
@@ -491,7 +491,7 @@ static int l_transfer_send(lua_State *L)
 
 static int l_transfer_facts(lua_State *L)
 {
-    push_facts(L, &check_transfer(L)->transfer);
+    http_push_facts(L, &check_transfer(L)->transfer);
     return 1;
 }
 
