@@ -59,7 +59,10 @@ function fixture.pid()
   return file:read("n")
 end
 
+-- Without those that only wait for the collector.
 function fixture.descriptors()
+  collectgarbage()
+  collectgarbage()
   local pipe <close> = io.popen("ls /proc/" .. fixture.pid() .. "/fd | wc -l")
   return pipe:read("n")
 end

@@ -428,6 +428,12 @@ describe("web: parts", function()
     assert.equal(500, failure.result(errors.new "OperationFailed").status)
   end)
 
+  it("result tells what is wrong with a header", function()
+    assert.is_nil(result.wrong_header(nil))
+    assert.is_nil(result.wrong_header { a = { "b", "c" } })
+    assert.truthy(result.wrong_header({ a = { "b", "c\n" } }):find("header a ", 1, true))
+  end)
+
   it("result opens headers for middleware", function()
     local open = result.open(result.normalise "text")
     assert.equal("text/plain; charset=utf-8", open.headers["Content-Type"])
