@@ -288,6 +288,8 @@ describe("sluice.http", function()
           url = "http://a", headers = { x = true },
         },
         ["must begin with http:// or https://"] = { url = "ftp://a" },
+        ["the URL must begin with http"] = { url = "127.0.0.1:80" },
+        ["the URL has no host"] = { url = "http:///a" },
         ["the URL cannot be read"] = { url = "http://a b/" },
         ["the URL holds a NUL byte"] = { url = "http://a/\0" },
         ["a header's value holds a control byte"] = { url = "http://a", headers = { a = "b\r\nc: d" } },

@@ -70,10 +70,8 @@ static const char *target_read_parts(CURLU *url, target_parts *parts)
 {
     if (curl_url_get(url, CURLUPART_SCHEME, &parts->scheme, 0) != CURLUE_OK)
         return "not enough memory";
-    if (strcmp(parts->scheme, "http") != 0 && strcmp(parts->scheme, "https") != 0)
-        return "the URL must begin with http:// or https://";
     if (curl_url_get(url, CURLUPART_HOST, &parts->host, CURLU_PUNYCODE) != CURLUE_OK)
-        return "the host of the URL is no name or address";
+        return "the host of the URL is no name in ASCII and no address (write xn--... for others)";
     if (curl_url_get(url, CURLUPART_PORT, &parts->port, CURLU_DEFAULT_PORT) != CURLUE_OK ||
         curl_url_get(url, CURLUPART_PATH, &parts->path, 0) != CURLUE_OK)
         return "not enough memory";
@@ -99,6 +97,19 @@ static const char *target_fill(sl_http_targets *targets, sl_http_target *target,
     return NULL;
 }
 
+/** libcurl's parser is generous: it guesses a scheme, and takes one slash or three for two. */
+static const char *target_check_start(const char *text)
+{
+    size_t size = 0;
+    if (strncasecmp(text, "http://", 7) == 0)
+        size = 7;
+    else if (strncasecmp(text, "https://", 8) == 0)
+        size = 8;
+    else
+        return "the URL must begin with http:// or https://";
+    return text[size] == '/' || text[size] == '\0' ? "the URL has no host" : NULL;
+}
+
 static const char *target_parse(sl_http_targets *targets, sl_http_target *target)
 {
     target->url = curl_url();
@@ -106,16 +117,16 @@ static const char *target_parse(sl_http_targets *targets, sl_http_target *target
         return "not enough memory";
     if (strlen(target->text) != target->text_size)
         return "the URL holds a NUL byte";
-    CURLUcode code =
-        curl_url_set(target->url, CURLUPART_URL, target->text, CURLU_NON_SUPPORT_SCHEME);
-    if (code == CURLUE_BAD_SCHEME)
-        return "the URL must begin with http:// or https://";
+    const char *reason = target_check_start(target->text);
+    if (reason)
+        return reason;
+    CURLUcode code = curl_url_set(target->url, CURLUPART_URL, target->text, 0);
     if (code == CURLUE_OUT_OF_MEMORY)
         return "not enough memory";
     if (code != CURLUE_OK)
         return "the URL cannot be read (it may need percent-encoding)";
     target_parts parts = {0};
-    const char *reason = target_read_parts(target->url, &parts);
+    reason = target_read_parts(target->url, &parts);
     if (!reason)
         reason = target_fill(targets, target, &parts);
     target_parts_free(&parts);
