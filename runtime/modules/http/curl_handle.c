@@ -191,7 +191,7 @@ static bool curl_set_headers(sl_curl_handle *handle, sl_http_transfer *transfer)
         nodes[used++].data = (char *)no_type;
     if (transfer->is_upload)
         nodes[used++].data = (char *)chunked;
-    char *line = transfer->lines;
+    char *line = transfer->lines.data;
     for (size_t i = 0; i < transfer->line_count; i++) {
         size_t length = strlen(line);
         nodes[used++].data = curl_header_line(line, length);

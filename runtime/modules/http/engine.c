@@ -180,7 +180,7 @@ static void http_close_all(struct http_list *list)
 {
     while (list->first) {
         sl_http_transfer *transfer = list->first;
-        if (transfer->state < SL_HTTP_DONE) {
+        if (!sl_http_transfer_is_over(transfer)) {
             sl_http_failure_set(transfer, "ConnectError", sl_http_phase(transfer),
                                 "the client was closed");
             sl_http_abort(transfer);

@@ -124,7 +124,7 @@ typedef struct sl_http_buffer {
     size_t size, taken, capacity;
 } sl_http_buffer;
 
-/** One request and its answer, embedded in its owner; zero it before use. */
+/** One request and its answer, embedded in its owner; zero it before its first use. */
 struct sl_http_transfer {
     /* set by the owner */
     /** Called from the loop when the state, the buffer or the room for a body has changed. It may
@@ -157,7 +157,7 @@ struct sl_http_transfer {
     /** Until it is over, as are the two below. */
     sl_http_target *target;
     /** The header lines, "Name: value", each with a NUL behind it. */
-    char *lines;
+    sl_http_buffer lines;
     char *ca_file;
     size_t line_count;
     sl_http_transfer *next, *previous;
@@ -187,6 +187,8 @@ const char *sl_http_transfer_start(sl_http_engine *engine, sl_http_transfer *tra
                                    const sl_http_request *request);
 /** Cancels what runs (its connection closes at once) and frees the buffers. Idempotent. */
 void sl_http_transfer_stop(sl_http_transfer *transfer);
+/** Makes one that is over fit for another start; keeps buffers of a usual size for it. */
+void sl_http_transfer_reset(sl_http_transfer *transfer);
 /** Bytes of `body` were taken by the owner; lets a paused read side go on. */
 void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size);
 /** More of the request's body. Returns 1 taken, 0 no room now (wait for on_change), -1 no memory.

@@ -10,11 +10,19 @@ LUAMOD_API int luaopen_sluice_core_http(lua_State *L);
 static const char http_engine_type[] = "sluice.http.engine";
 static const char http_transfer_type[] = "sluice.http.transfer";
 
+enum {
+    /** Transfers kept for later requests: the userdata, its finalizer and its buffers cost more
+     * than the rest of the binding. */
+    HTTP_MAX_POOLED = 256,
+};
+
+/** User value: the transfers that wait to be used again, an array. */
 typedef struct lua_engine {
     /** NULL when closed. */
     sl_http_engine *engine;
     sl_core *core;
     sl_close_hook hook;
+    int pooled;
 } lua_engine;
 
 /** User values: the request's body, the engine. */
@@ -74,9 +82,11 @@ static int l_http_open(lua_State *L)
     if (options.ca_file)
         sl_require_capability(L, SL_CAN_READ_FILES, "http.client: ca_file");
     sl_core *core = sl_core_of(L);
-    lua_engine *self = lua_newuserdatauv(L, sizeof *self, 0);
+    lua_engine *self = lua_newuserdatauv(L, sizeof *self, 1);
     memset(self, 0, sizeof *self);
     luaL_setmetatable(L, http_engine_type);
+    lua_newtable(L);
+    lua_setiuservalue(L, -2, 1);
     self->core = core;
     self->hook.on_close = on_http_core_close;
     const char *reason;
@@ -271,6 +281,35 @@ static void http_push_head(lua_State *L, const sl_http_buffer *head)
     }
 }
 
+enum {
+    ARG_METHOD = 2,
+    ARG_URL,
+    ARG_FIELDS,
+    /** A string, nil, or true: it comes by transfer:send. */
+    ARG_BODY,
+    ARG_SETTINGS,
+    /** Where perform has its transfer, which Lua never sees unless it is a stream. */
+    ARG_TRANSFER,
+};
+
+/** Ends a transfer whose answer was pushed; keeps one that nobody else knows. */
+static void give_back_transfer(lua_State *L, int index)
+{
+    lua_transfer *self = lua_touserdata(L, index);
+    lua_engine *engine = index == ARG_TRANSFER ? lua_touserdata(L, 1) : NULL;
+    if (!engine || !self->transfer.engine || engine->pooled >= HTTP_MAX_POOLED) {
+        sl_http_transfer_stop(&self->transfer);
+        return;
+    }
+    sl_http_transfer_reset(&self->transfer);
+    lua_pushnil(L);
+    lua_setiuservalue(L, index, 1);
+    lua_getiuservalue(L, 1, 1);
+    lua_pushvalue(L, index);
+    lua_rawseti(L, -2, ++engine->pooled);
+    lua_pop(L, 1);
+}
+
 /**
  * Continues when the head (streamed) or all of it is there. `ctx` is the transfer's place on the
  * stack. Gives status, reason, fields, body (or the transfer), facts.
@@ -285,7 +324,7 @@ static int transfer_answer(lua_State *L, int status, lua_KContext ctx)
         return transfer_wait(L, self, ctx, transfer_answer);
     if (!ready && transfer->state != SL_HTTP_DONE) {
         int count = push_transfer_failure(L, transfer);
-        sl_http_transfer_stop(transfer);
+        give_back_transfer(L, (int)ctx);
         return count;
     }
     lua_pushinteger(L, transfer->status);
@@ -296,7 +335,7 @@ static int transfer_answer(lua_State *L, int status, lua_KContext ctx)
         lua_pushlstring(L, transfer->body.data ? transfer->body.data : "", transfer->body.size);
     http_push_facts(L, transfer);
     if (!transfer->streamed)
-        sl_http_transfer_stop(transfer);
+        give_back_transfer(L, (int)ctx);
     return 5;
 }
 
@@ -364,15 +403,26 @@ static void http_read_fields(lua_State *L, int index, sl_http_request *request)
     request->field_count = (size_t)count;
 }
 
-enum {
-    ARG_METHOD = 2,
-    ARG_URL,
-    ARG_FIELDS,
-    /** A string, nil, or true: it comes by transfer:send. */
-    ARG_BODY,
-    ARG_SETTINGS,
-    ARG_TRANSFER,
-};
+/** Pushes a transfer, a kept one or a new one; the engine is at 1. */
+static lua_transfer *push_transfer(lua_State *L, lua_engine *engine)
+{
+    if (engine->pooled > 0) {
+        lua_getiuservalue(L, 1, 1);
+        lua_rawgeti(L, -1, engine->pooled);
+        lua_pushnil(L);
+        lua_rawseti(L, -3, engine->pooled--);
+        lua_remove(L, -2);
+        return lua_touserdata(L, -1);
+    }
+    lua_transfer *self = lua_newuserdatauv(L, sizeof *self, 2);
+    memset(self, 0, sizeof *self);
+    luaL_setmetatable(L, http_transfer_type);
+    self->core = engine->core;
+    self->transfer.on_change = on_transfer_change;
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, 2);
+    return self;
+}
 
 /** Leaves the transfer at ARG_TRANSFER and returns it; NULL with nil and a text pushed. */
 static lua_transfer *start_transfer(lua_State *L)
@@ -390,15 +440,9 @@ static lua_transfer *start_transfer(lua_State *L)
     sl_require_real_time(L, "http.request");
     sl_wait_check(L);
     http_read_settings(L, ARG_SETTINGS, &request);
-    lua_transfer *self = lua_newuserdatauv(L, sizeof *self, 2);
-    memset(self, 0, sizeof *self);
-    luaL_setmetatable(L, http_transfer_type);
-    self->core = engine->core;
-    self->transfer.on_change = on_transfer_change;
+    lua_transfer *self = push_transfer(L, engine);
     lua_pushvalue(L, ARG_BODY);
     lua_setiuservalue(L, ARG_TRANSFER, 1);
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, ARG_TRANSFER, 2);
     http_read_fields(L, ARG_FIELDS, &request);
     const char *reason = sl_http_transfer_start(engine->engine, &self->transfer, &request);
     lua_settop(L, ARG_TRANSFER);

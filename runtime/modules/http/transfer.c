@@ -19,6 +19,8 @@ enum {
     HTTP_UPLOAD_AHEAD = 64 * 1024,
     /** A Content-Length is believed up to here when room is made before the bytes come. */
     HTTP_MAX_RESERVE = 1024 * 1024,
+    /** Room that a transfer keeps for the next request; most answers of a model fit. */
+    HTTP_MAX_KEPT = 16 * 1024,
 };
 
 /* ---- buffers ---- */
@@ -115,12 +117,9 @@ static bool http_copy_fields(sl_http_transfer *transfer, const sl_http_request *
     size_t size = 0;
     for (size_t i = 0; i < request->field_count; i++)
         size += request->fields[i].name_size + request->fields[i].value_size + 3;
-    if (size == 0)
-        return true;
-    char *out = sl_alloc(transfer->engine->core, size);
-    if (!out)
+    if (!http_buffer_reserve(transfer->engine->core, &transfer->lines, size))
         return false;
-    transfer->lines = out;
+    char *out = transfer->lines.data;
     for (size_t i = 0; i < request->field_count; i++) {
         const sl_http_field *field = &request->fields[i];
         if (http_is_framing(field))
@@ -192,9 +191,9 @@ void sl_http_transfer_release(sl_http_transfer *transfer)
     http_buffer_fini(engine->core, &transfer->head);
     http_buffer_fini(engine->core, &transfer->body);
     http_buffer_fini(engine->core, &transfer->upload);
-    sl_free(engine->core, transfer->lines);
+    http_buffer_fini(engine->core, &transfer->lines);
     sl_free(engine->core, transfer->ca_file);
-    transfer->lines = transfer->ca_file = NULL;
+    transfer->ca_file = NULL;
     transfer->request_body = NULL;
     transfer->engine = NULL;
 }
@@ -203,7 +202,7 @@ void sl_http_transfer_stop(sl_http_transfer *transfer)
 {
     if (!transfer->engine)
         return;
-    if (transfer->state < SL_HTTP_DONE) {
+    if (!sl_http_transfer_is_over(transfer)) {
         transfer->on_change = NULL;
         sl_http_abort(transfer);
     }
@@ -224,6 +223,33 @@ void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size)
     transfer->last_activity = sl_now_update(engine->core);
     sl_http_limits_update(transfer);
     engine->wire->resume(engine->wire, transfer);
+}
+
+static sl_http_buffer http_buffer_keep(sl_core *core, sl_http_buffer *buffer)
+{
+    if (buffer->capacity > HTTP_MAX_KEPT)
+        http_buffer_fini(core, buffer);
+    buffer->size = buffer->taken = 0;
+    return *buffer;
+}
+
+void sl_http_transfer_reset(sl_http_transfer *transfer)
+{
+    sl_http_engine *engine = transfer->engine;
+    if (!engine || transfer->state < SL_HTTP_DONE)
+        return;
+    sl_free(engine->core, transfer->ca_file);
+    http_buffer_fini(engine->core, &transfer->upload);
+    sl_http_list_move(transfer, NULL);
+    *transfer = (sl_http_transfer){
+        .on_change = transfer->on_change,
+        .engine = engine,
+        .head = http_buffer_keep(engine->core, &transfer->head),
+        .body = http_buffer_keep(engine->core, &transfer->body),
+        .lines = http_buffer_keep(engine->core, &transfer->lines),
+    };
+    /* so that closing the engine frees what it keeps */
+    sl_http_list_move(transfer, &engine->finished);
 }
 
 static void http_feed_upload(sl_http_transfer *transfer)
