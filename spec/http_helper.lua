@@ -97,6 +97,12 @@ function helper.descriptors()
   return count
 end
 
+---Fails when there are more descriptors than before. Fewer may be: what others left behind is collected.
+function helper.check_descriptors(before)
+  local now = helper.descriptors()
+  if now > before then error(("%d descriptors before, %d now"):format(before, now), 2) end
+end
+
 -- Seconds that a turn of the loop may take; the sanitizers are slow.
 local LONGEST_TURN = os.getenv "SLUICE_SLOW" and 2 or 0.3
 

@@ -38,7 +38,7 @@ describe("sluice.http", function()
   after_each(function()
     client:close()
     helper.stop()
-    assert.are.equal(before, helper.descriptors())
+    helper.check_descriptors(before)
   end)
 
   describe("a request", function()

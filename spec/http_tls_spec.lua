@@ -47,7 +47,7 @@ describe("sluice.http over TLS", function()
   after_each(function()
     client:close()
     helper.stop()
-    assert.are.equal(before, helper.descriptors())
+    helper.check_descriptors(before)
   end)
 
   local function failure(given)

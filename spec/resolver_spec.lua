@@ -80,7 +80,7 @@ describe("a name", function()
     if client then client:close() end
     client = nil
     helper.stop()
-    assert.are.equal(before, helper.descriptors())
+    helper.check_descriptors(before)
   end)
 
   local function ask(answer)
