@@ -54,6 +54,31 @@ describe("sluice", function()
     assert.are.equal(1, support.sluice("-e", "this is not Lua").status)
   end)
 
+  it("shows of a traceback what is the script's own", function()
+    local result = support.sluice("-e", "assert(nil, 'no')")
+    assert.not_matches("command.lua", result.err)
+    assert.not_matches("tail calls", result.err)
+    assert.matches("in main chunk", result.err)
+    assert.matches('a table was raised: {"code":1}', support.sluice("-e", "error { code = 1 }").err)
+  end)
+
+  it("gives the errors of the core their text and their methods", function()
+    local result = support.sluice("-e", [[
+      local task = require "sluice.task"
+      local _, err = task.timeout(0.001, task.sleep, 1)
+      print(err:is "TimeoutError", tostring(err):match "limit of 0.001 s" ~= nil)]])
+    assert.are.equal("true\ttrue\n", result.out)
+  end)
+
+  it("fails when standard output cannot be written", function()
+    for _, chunk in ipairs { "print(1)", "io.write(1)", "for i = 1, 1e5 do print(i) end" } do
+      local result = support.shell(("%s -e %s >/dev/full"):format(
+        support.quote(support.binary), support.quote(chunk)))
+      assert.are.equal(1, result.status)
+      assert.matches("standard output: No space left on device", result.err)
+    end
+  end)
+
   it("gives the library real file names in tracebacks", function()
     local result = support.sluice("-e", "require('sluice.task').map({}, print, { concurrency = 0.5 })")
     assert.are.equal(1, result.status)

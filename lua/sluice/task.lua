@@ -3,6 +3,7 @@
 
 local core = require "sluice.core.task"
 local options = require "sluice.options"
+require "sluice.errors" -- gives the errors that C raises their methods
 
 local task = {}
 
@@ -230,6 +231,8 @@ end
 ---@param given? { concurrency?: integer, stop_on_error?: boolean } `concurrency`: calls at a time (default 10); `stop_on_error`: the first failure cancels the rest and is raised
 ---@return { ok: boolean, value: any, error: any }[] results in the items' order
 function task.map(items, f, given)
+  options.argument("task.map", "items", items, "table")
+  options.argument("task.map", "f", f, "callable")
   given = options.check("task.map", given, { concurrency = "integer?", stop_on_error = "boolean?" })
   local concurrency = given.concurrency or 10
   if concurrency < 1 then error("task.map: option \"concurrency\" must be 1 or more", 2) end

@@ -44,16 +44,31 @@ local function clear_screen()
   return progress and progress.suspend()
 end
 
----Lets what a script prints stand above its progress bars.
-local function print_above_bars()
-  local plain_print = print
-  function _G.print(...)
-    local resume = clear_screen()
-    plain_print(...)
-    if not resume then return end
+---print, but output that cannot be written is an error, and it stands above the progress bars.
+local function checked_print(...)
+  local resume = clear_screen()
+  local words = table.pack(...)
+  for index = 1, words.n do words[index] = tostring(words[index]) end
+  local written, reason = io.stdout:write(table.concat(words, "\t"), "\n")
+  if resume then
     io.stdout:flush()
     resume()
   end
+  if not written then error("print: standard output: " .. reason, 2) end
+end
+
+---The text of an error, with the part of the traceback that is the script's own.
+local function describe(err)
+  local err_type = type(err)
+  if err_type == "table" and rawget(err, "_scope") then return err end -- the end of this task: goes on as it is
+  local metatable = getmetatable(err)
+  local text = tostring(err)
+  if err_type == "table" and not (metatable and metatable.__tostring) then
+    local encoded, json = pcall(require("sluice.json").encode, err)
+    if encoded then text = "a table was raised: " .. json end
+  end
+  local traceback = debug.traceback(text, 2):gsub("\n%s*%[C%]: in function 'xpcall'.*$", "")
+  return (traceback:gsub("\n%s*%[C%]: in function 'error'", ""):gsub("\n%s*%[C%]: in function 'assert'", ""))
 end
 
 ---Runs the script at `words[at]` with the words behind it as its arguments.
@@ -68,10 +83,13 @@ local function run_script(words, at)
   local arguments = {}
   for index = 0, #words do arguments[index - last] = words[index] end
   _G.arg = arguments
-  print_above_bars()
-  local screen <close> = setmetatable({}, { __close = clear_screen }) -- luacheck: ignore screen
-  script(table.unpack(arguments))
-  return 0
+  _G.print = checked_print
+  local ok, failure = xpcall(script, describe, table.unpack(arguments))
+  clear_screen()
+  if ok then return 0 end
+  if type(failure) == "table" then error(failure, 0) end
+  io.stderr:write("sluice: ", failure, "\n")
+  return 1
 end
 
 local function run_with_emulator(words, at)

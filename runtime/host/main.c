@@ -129,7 +129,11 @@ int main(int argc, char **argv)
     const char *chunk = (const char *)sl_command[0].bytes;
     int task = sluice_spawn(s, "=sluice", chunk, sl_command[0].size, on_done, &end);
     status = task < 0 ? EXIT_SCRIPT_FAILED : run(s, task, &end);
-    fflush(stdout);
     sluice_delete(s);
+    /* a script that believes it has written must not end well when it has not */
+    if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
+        fprintf(stderr, "sluice: standard output: %s\n", strerror(errno));
+        status = EXIT_SCRIPT_FAILED;
+    }
     return status;
 }
