@@ -145,7 +145,14 @@ static void on_exchange_event(sl_exchange *x)
     (void)x;
 }
 
+static void take_refusals(sl_server *server)
+{
+    for (sl_refusal *note; (note = sl_server_take_refusal(server));)
+        sl_free(NULL, note);
+}
+
 static const sl_server_events events = {
+    .on_refused = take_refusals,
     .on_request = on_event,
     .on_drained = on_event,
     .on_body = on_exchange_event,

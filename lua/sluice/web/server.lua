@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- An app behind a socket: one task for each request, owned by the server.
 
+local access = require "sluice.web.access"
 local core = require "sluice.core.server"
 local errors = require "sluice.errors"
 local headers = require "sluice.headers"
@@ -86,10 +87,12 @@ local function send(exchange, request, normal)
   send_stream(exchange, request, normal)
 end
 
-local function serve(app, exchange)
-  local held <close> = exchange -- luacheck: ignore
+local function request_of(app, exchange)
   local method, target, id = exchange:begin()
-  local request = requests.new(method, target, id or app._fresh_id(), exchange, over_socket_kind)
+  return requests.new(method, target, id or app._fresh_id(), exchange, over_socket_kind)
+end
+
+local function respond(app, exchange, request)
   local normal = app:run(request)
   local ok, err = pcall(send, exchange, request, normal)
   if ok then return end
@@ -99,18 +102,44 @@ local function serve(app, exchange)
   pcall(exchange.respond, exchange, fault.status, fault.headers, fault.body, fault.type, request.id)
 end
 
-local function accept_all(app, listener, group)
+local function serve(app, exchange)
+  local held <close> = exchange -- luacheck: ignore
+  respond(app, exchange, request_of(app, exchange))
+end
+
+-- Closed before its exchange, however the answer ended.
+local access_line = {}
+
+function access_line.__close(self)
+  local status, bytes, seconds, complete = self.exchange:outcome()
+  access.log(self.request, self.remote, status, bytes, seconds, complete)
+end
+
+local function serve_logged(app, exchange)
+  local held <close> = exchange -- luacheck: ignore
+  local request = request_of(app, exchange)
+  local line <close> = setmetatable( -- luacheck: ignore
+    { exchange = exchange, request = request, remote = request.remote }, access_line)
+  respond(app, exchange, request)
+end
+
+local function accept_all(app, listener, group, how)
   while true do
     local exchange = listener:accept()
     if not exchange then return end
-    group:spawn(serve, app, exchange)
+    group:spawn(how, app, exchange)
   end
+end
+
+local function log_refused(listener)
+  for note, lost in listener.refused, listener do access.log_refused(note, lost) end
 end
 
 ---@class sluice.web.ListenOptions
 ---@field max_connections? integer more wait in the kernel; 16384 by default
 ---@field body_rate? integer bytes a second that a body must bring, over each stretch of timeout.body; 128 by default
 ---@field timeout? sluice.web.ListenTimeout
+---@field access_log? boolean a line of sluice.log for each request, level info, also for those that no handler saw; false by default
 
 ---All in seconds.
 ---@class sluice.web.ListenTimeout
@@ -119,7 +148,9 @@ end
 ---@field idle? number between two requests (60)
 ---@field stall? number for a client that does not read (30)
 ---@field linger? number for one to take the refusal of its request (2)
-local LISTEN_OPTIONS = { max_connections = "count?", body_rate = "integer?", timeout = "table?" }
+local LISTEN_OPTIONS = {
+  max_connections = "count?", body_rate = "integer?", timeout = "table?", access_log = "boolean?",
+}
 local TIMEOUTS = {
   head = "seconds?", body = "seconds?", idle = "seconds?", stall = "seconds?", linger = "seconds?",
 }
@@ -138,14 +169,15 @@ function servers.listen(app, address, given)
     address = address, max_body = app._max_body,
     max_connections = given.max_connections, body_rate = given.body_rate,
     head_time = timeout.head, body_time = timeout.body, idle_time = timeout.idle,
-    stall_time = timeout.stall, linger_time = timeout.linger,
+    stall_time = timeout.stall, linger_time = timeout.linger, refusals = given.access_log,
   }
   if malformed then error(("app:listen: %s, got %q"):format(message, address), 3) end
   if not listener then
     return nil, errors.new("ListenError", { message = message, operation = "listen", object = address })
   end
   local group = task.group()
-  group:spawn(accept_all, app, listener, group)
+  group:spawn(accept_all, app, listener, group, given.access_log and serve_logged or serve)
+  if given.access_log then group:spawn(log_refused, listener) end
   local bound = listener:address()
   return setmetatable({
     address = bound,
@@ -185,6 +217,7 @@ end
 function methods:close()
   self._listener:close()
   task.shield(self._group.close, self._group)
+  log_refused(self._listener) -- what came last: a closed listener does not wait
 end
 
 ---How many connections there are, and how many of them have a request under way.

@@ -25,6 +25,13 @@ static void exchange_detach(sl_exchange *x)
     }
 }
 
+/** The client of a request that nobody took yet has left. */
+static void exchange_note_gone(sl_connection *c, const sl_exchange *x)
+{
+    sl_refusal outcome = {.status = 499, .duration = sl_now(c->server->core) - x->since};
+    sl_refusal_note(c, &outcome, x->bytes, x->head.target.at + x->head.target.length + 1u);
+}
+
 void sl_connection_kill(sl_connection *c)
 {
     sl_exchange *x = c->exchange;
@@ -36,6 +43,8 @@ void sl_connection_kill(sl_connection *c)
         return;
     if (x->holder)
         c->server->events->on_gone(x);
+    else
+        exchange_note_gone(c, x);
     exchange_detach(x);
 }
 
@@ -274,13 +283,21 @@ static size_t connection_body(sl_connection *c, const char *bytes, size_t length
     return used;
 }
 
+/** Refuses the request whose head's bytes, as far as they came, these are. */
+static void connection_refuse(sl_connection *c, int status, const char *line, size_t length)
+{
+    sl_refusal outcome = {.status = status, .duration = sl_now(c->server->core) - c->since};
+    outcome.bytes = sl_reply_refuse(c, status);
+    sl_refusal_note(c, &outcome, line, length);
+}
+
 static void connection_request(sl_connection *c, const char *head, size_t length)
 {
     int status;
     sl_exchange *x = sl_exchange_new(c, head, length, &status);
     c->scan = (sl_head_scan){0};
     if (!x) {
-        sl_reply_refuse(c, status);
+        connection_refuse(c, status, head, length);
         return;
     }
     c->exchange = x;
@@ -298,11 +315,11 @@ static size_t connection_head(sl_connection *c, const char *bytes, size_t length
     int result = sl_head_scan_run(&c->scan, bytes, length);
     if (result == 0)
         return 0;
+    uint32_t start = c->scan.start;
     if (result < 0) {
-        sl_reply_refuse(c, -result);
+        connection_refuse(c, -result, bytes + start, c->scan.position - start);
         return 0;
     }
-    uint32_t start = c->scan.start;
     connection_request(c, bytes + start, (size_t)result - start);
     return (size_t)result;
 }
@@ -435,7 +452,8 @@ static void connection_expired(sl_connection *c, int64_t now)
     if (sl_bytes_length(&c->out) && now >= c->sent_at + c->server->limits.stall_time)
         sl_connection_kill(c);
     else if (c->state == SL_CONNECTION_HEAD && !is_between_requests(c))
-        sl_reply_refuse(c, 408);
+        connection_refuse(c, 408, sl_bytes_front(&c->in) + c->scan.start,
+                          c->scan.position - c->scan.start);
     else if (c->state == SL_CONNECTION_BUSY)
         body_stretch(c, now);
     else

@@ -59,6 +59,9 @@ void sl_connection_go_on(sl_connection *connection);
 /** Its exchange is complete: on to the next request, or to the end. */
 void sl_connection_next(sl_connection *connection, bool close);
 
+/** The client's address, into `text`; false when it cannot be told. */
+bool sl_connection_peer(const sl_connection *connection, char *text, size_t size);
+
 /* exchange.c */
 
 /** From a complete head; NULL and a status where it is refused. */
@@ -74,7 +77,14 @@ void sl_server_has_room(sl_server *server);
 
 /* reply.c */
 
-/** Answers a request that has no exchange, and ends the connection. */
-void sl_reply_refuse(sl_connection *connection, int status);
+/** Answers a request that has no exchange, and ends the connection. Returns the body's length. */
+size_t sl_reply_refuse(sl_connection *connection, int status);
+
+/* refusal.c */
+
+/** Notes how a request ended (status, bytes, duration), if notes are kept; `line` is what came of
+ *  its head. */
+void sl_refusal_note(sl_connection *connection, const sl_refusal *outcome, const char *line,
+                     size_t length);
 
 #endif

@@ -21,7 +21,7 @@ sl_exchange *sl_exchange_new(sl_connection *c, const char *head, size_t length, 
         *status = 503;
         return NULL;
     }
-    *x = (sl_exchange){.core = core, .connection = c, .head = parsed};
+    *x = (sl_exchange){.core = core, .connection = c, .head = parsed, .since = sl_now(core)};
     x->head.fields = (sl_field *)(void *)(x + 1);
     x->bytes = (char *)(x + 1) + fields_size;
     memcpy(x->head.fields, parsed.fields, fields_size);
@@ -123,10 +123,14 @@ void sl_exchange_consumed(sl_exchange *x)
 
 bool sl_exchange_peer(const sl_exchange *x, char *text, size_t size)
 {
+    return x->connection && sl_connection_peer(x->connection, text, size);
+}
+
+bool sl_connection_peer(const sl_connection *c, char *text, size_t size)
+{
     sl_address address = {.length = sizeof address.storage};
     char formatted[SL_ADDRESS_TEXT];
-    if (!x->connection || getpeername(x->connection->io.fd, (struct sockaddr *)&address.storage,
-                                      &address.length) != 0)
+    if (getpeername(c->io.fd, (struct sockaddr *)&address.storage, &address.length) != 0)
         return false;
     sl_address_format(&address, formatted);
     if (strlen(formatted) >= size)

@@ -45,6 +45,30 @@ sl_exchange_handle *sl_exchange_handle_new(lua_State *L, sl_core *core)
     return handle;
 }
 
+static void exchange_handle_close(sl_exchange_handle *handle)
+{
+    sl_exchange *x = handle->x;
+    handle->x = NULL;
+    handle->owner = NULL;
+    sl_close_hook_remove(&handle->hook);
+    if (x)
+        sl_exchange_drop(x);
+}
+
+static void on_exchange_core_close(sl_close_hook *hook)
+{
+    char *address = (char *)hook - offsetof(sl_exchange_handle, hook);
+    exchange_handle_close((sl_exchange_handle *)(void *)address);
+}
+
+void sl_exchange_handle_open(sl_exchange_handle *handle, sl_exchange *x)
+{
+    handle->x = x;
+    x->holder = handle;
+    handle->hook.on_close = on_exchange_core_close;
+    sl_close_hook_add(handle->core, &handle->hook);
+}
+
 /* ---- its request ---- */
 
 static sl_exchange_handle *check_exchange(lua_State *L)
@@ -124,6 +148,24 @@ static int l_exchange_remote(lua_State *L)
         return 0;
     lua_pushstring(L, text);
     return 1;
+}
+
+/*
+ * exchange:outcome() -> status or nil where no answer began, bytes of its body, seconds since the
+ * head came, whether the answer was complete
+ */
+static int l_exchange_outcome(lua_State *L)
+{
+    sl_exchange_handle *handle = check_exchange(L);
+    const sl_exchange *x = handle->x;
+    if (x->started)
+        lua_pushinteger(L, x->status);
+    else
+        lua_pushnil(L);
+    lua_pushinteger(L, (lua_Integer)x->written);
+    lua_pushnumber(L, (lua_Number)(sl_now_update(handle->core) - x->since) / 1e6);
+    lua_pushboolean(L, x->finished);
+    return 4;
 }
 
 /* ---- its body ---- */
@@ -375,15 +417,6 @@ static int l_exchange_abort(lua_State *L)
     return 0;
 }
 
-static void exchange_handle_close(sl_exchange_handle *handle)
-{
-    sl_exchange *x = handle->x;
-    handle->x = NULL;
-    handle->owner = NULL;
-    if (x)
-        sl_exchange_drop(x);
-}
-
 /* exchange:close(), __close: gives it back; what is not finished is cut. Idempotent. */
 static int l_exchange_close(lua_State *L)
 {
@@ -409,17 +442,12 @@ static int l_exchange_tostring(lua_State *L)
 }
 
 static const luaL_Reg exchange_methods[] = {
-    {"begin", l_exchange_begin},
-    {"headers", l_exchange_headers},
-    {"remote", l_exchange_remote},
-    {"read", l_exchange_read},
-    {"read_all", l_exchange_read_all},
-    {"respond", l_exchange_respond},
-    {"write", l_exchange_write},
-    {"finish", l_exchange_finish},
-    {"abort", l_exchange_abort},
-    {"close", l_exchange_close},
-    {NULL, NULL},
+    {"begin", l_exchange_begin},     {"headers", l_exchange_headers},
+    {"remote", l_exchange_remote},   {"outcome", l_exchange_outcome},
+    {"read", l_exchange_read},       {"read_all", l_exchange_read_all},
+    {"respond", l_exchange_respond}, {"write", l_exchange_write},
+    {"finish", l_exchange_finish},   {"abort", l_exchange_abort},
+    {"close", l_exchange_close},     {NULL, NULL},
 };
 
 static const luaL_Reg exchange_metamethods[] = {

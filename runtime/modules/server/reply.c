@@ -83,7 +83,7 @@ static const char *reply_date(sl_server *server)
 
 /* ---- answers without a handler ---- */
 
-void sl_reply_refuse(sl_connection *c, int status)
+size_t sl_reply_refuse(sl_connection *c, int status)
 {
     char text[512];
     const char *kind = "MalformedRequest", *message = "";
@@ -104,6 +104,7 @@ void sl_reply_refuse(sl_connection *c, int status)
     c->discarded = 0;
     sl_connection_append(c, text, (size_t)head_length + (size_t)body_length);
     sl_connection_send(c);
+    return (size_t)body_length;
 }
 
 /* ---- the head ---- */
@@ -134,6 +135,7 @@ bool sl_exchange_begin(sl_exchange *x, int status)
     if (x->begun)
         sl_exchange_rewind(x);
     x->begun = true;
+    x->status = status;
     x->mark = sl_bytes_length(&x->connection->out);
     x->close = !x->head.keep_alive;
     x->has_date = x->has_type = x->has_id = false;
@@ -257,6 +259,7 @@ const char *sl_exchange_write(sl_exchange *x, const char *bytes, size_t length)
     }
     if (length == 0 || x->bodyless)
         return NULL;
+    x->written += length;
     bool ok = true;
     if (x->chunked) {
         snprintf(line, sizeof line, "%zx\r\n", length);

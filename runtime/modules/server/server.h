@@ -17,6 +17,7 @@
 typedef struct sl_server sl_server;
 typedef struct sl_connection sl_connection;
 typedef struct sl_exchange sl_exchange;
+typedef struct sl_refusal sl_refusal;
 
 enum {
     /** Body bytes kept for a handler that does not read, answer bytes for a client that does not,
@@ -47,7 +48,24 @@ typedef struct sl_server_events {
     void (*on_room)(sl_exchange *exchange);
     /** The client has left before its answer was complete. */
     void (*on_gone)(sl_exchange *exchange);
+    /** sl_server_take_refusal has something to give. */
+    void (*on_refused)(sl_server *server);
 } sl_server_events;
+
+/** A request that ended before anybody could take it. */
+struct sl_refusal {
+    sl_refusal *next;
+    /** 499 where the client left first. */
+    int status;
+    /** Of the answer's body. */
+    size_t bytes;
+    /** Microseconds since its first byte. */
+    int64_t duration;
+    char remote[112];
+    /** Of the method and the path (without query) in `text`; 0 where they did not come whole. */
+    uint16_t method_length, path_length;
+    char text[];
+};
 
 struct sl_server {
     sl_core *core;
@@ -60,6 +78,10 @@ struct sl_server {
     sl_connection *connections;
     /** Exchanges not taken yet. */
     sl_exchange *first, *last;
+    /** Kept for whoever writes an access log; how many there are, and how many found no room. */
+    bool keeps_refusals;
+    sl_refusal *first_refusal, *last_refusal;
+    uint32_t refusals, refusals_lost;
     /** Connections, and those of them that are at work: a request begun, an answer to send. */
     uint32_t count, working;
     /** Accepts again when a connection goes. */
@@ -82,6 +104,8 @@ void sl_server_stop(sl_server *server);
 void sl_server_close(sl_server *server);
 /** The oldest request that nobody has taken, or NULL. Whoever takes it must drop it. */
 sl_exchange *sl_server_take(sl_server *server);
+/** The oldest refusal, or NULL. Whoever takes it must sl_free it. */
+sl_refusal *sl_server_take_refusal(sl_server *server);
 
 /* ---- one request and its answer ---- */
 
@@ -106,6 +130,11 @@ struct sl_exchange {
     /** Content bytes still to be written; meaningless when chunked or up to the close. */
     uint64_t left;
     bool counted;
+    /** The status of the answer (0: none yet), and the bytes of its body so far. */
+    int status;
+    uint64_t written;
+    /** When its head was complete. */
+    int64_t since;
     /** Where this answer's head begins in the backlog, to take it back. */
     size_t mark;
     sl_head head;

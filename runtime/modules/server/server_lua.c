@@ -18,7 +18,7 @@ enum {
 typedef struct server_handle {
     sl_server server;
     sl_core *core;
-    sl_waitlist acceptors, drainers;
+    sl_waitlist acceptors, drainers, loggers;
     sl_close_hook hook;
     bool open, stopped;
 } server_handle;
@@ -40,12 +40,18 @@ static void on_server_drained(sl_server *server)
     sl_waitlist_wake(&handle_of_server(server)->drainers, SIZE_MAX);
 }
 
+static void on_server_refused(sl_server *server)
+{
+    sl_waitlist_wake(&handle_of_server(server)->loggers, 1);
+}
+
 static const sl_server_events server_events = {
     .on_request = on_server_request,
     .on_drained = on_server_drained,
     .on_body = sl_exchange_handle_on_body,
     .on_room = sl_exchange_handle_on_room,
     .on_gone = sl_exchange_handle_on_gone,
+    .on_refused = on_server_refused,
 };
 
 /* What happens while the core closes is told to nobody: no task will run again. */
@@ -66,6 +72,7 @@ static const sl_server_events server_silence = {
     .on_body = on_exchange_nothing,
     .on_room = on_exchange_nothing,
     .on_gone = on_exchange_nothing,
+    .on_refused = on_server_nothing,
 };
 
 /* ---- the listener ---- */
@@ -89,14 +96,23 @@ static void server_handle_close(server_handle *handle)
     sl_close_hook_remove(&handle->hook);
     sl_server_close(&handle->server);
     sl_waitlist_wake(&handle->drainers, SIZE_MAX);
+    sl_waitlist_wake(&handle->loggers, SIZE_MAX);
+}
+
+/** Also the notes that nobody took; they outlive a close, so that they can still be logged. */
+static void server_handle_fini(server_handle *handle)
+{
+    server_handle_close(handle);
+    for (sl_refusal *note; (note = sl_server_take_refusal(&handle->server));)
+        sl_free(handle->core, note);
 }
 
 static void on_server_core_close(sl_close_hook *hook)
 {
     server_handle *handle = (server_handle *)(void *)((char *)hook - offsetof(server_handle, hook));
-    handle->acceptors = handle->drainers = (sl_waitlist){0};
+    handle->acceptors = handle->drainers = handle->loggers = (sl_waitlist){0};
     handle->server.events = &server_silence;
-    server_handle_close(handle);
+    server_handle_fini(handle);
 }
 
 static int64_t time_option(lua_State *L, const char *name, double fallback)
@@ -134,8 +150,8 @@ static void check_limits(lua_State *L, sl_server_limits *limits)
 
 /*
  * listen{ address=, max_body=, max_connections=, body_rate=, head_time=, body_time=, idle_time=,
- * stall_time=, linger_time= } -> listener | nil, message, whether the address is malformed. Bytes,
- * bytes a second, seconds.
+ * stall_time=, linger_time=, refusals= (whether to keep them) } -> listener | nil, message, whether
+ * the address is malformed. Bytes, bytes a second, seconds.
  */
 static int l_server_listen(lua_State *L)
 {
@@ -168,6 +184,9 @@ static int l_server_listen(lua_State *L)
     if (sl_server_open(&handle->server, handle->core, fd, &limits, &server_events) < 0)
         return luaL_error(L, "not enough memory");
     handle->open = true;
+    lua_getfield(L, 1, "refusals");
+    handle->server.keeps_refusals = lua_toboolean(L, -1);
+    lua_settop(L, -2);
     sl_close_hook_add(handle->core, &handle->hook);
     return 1;
 }
@@ -187,10 +206,10 @@ static int k_server_accept(lua_State *L, int status, lua_KContext ctx)
     if (!handle->server.first)
         return sl_waitlist_wait(L, &handle->acceptors, "server:accept", 0, k_server_accept);
     sl_exchange_handle *taken = sl_exchange_handle_new(L, handle->core);
-    taken->x = sl_server_take(&handle->server);
-    if (!taken->x)
+    sl_exchange *x = sl_server_take(&handle->server);
+    if (!x)
         return k_server_accept(L, LUA_OK, 0);
-    taken->x->holder = taken;
+    sl_exchange_handle_open(taken, x);
     return 1;
 }
 
@@ -248,6 +267,56 @@ static int l_server_drained(lua_State *L)
     return k_server_drained(L, LUA_OK, 0);
 }
 
+static void push_refusal(lua_State *L, const sl_refusal *note)
+{
+    lua_createtable(L, 0, 8);
+    lua_pushinteger(L, note->status);
+    lua_setfield(L, -2, "status");
+    lua_pushinteger(L, (lua_Integer)note->bytes);
+    lua_setfield(L, -2, "bytes");
+    lua_pushnumber(L, (lua_Number)note->duration / 1e6);
+    lua_setfield(L, -2, "seconds");
+    if (note->remote[0]) {
+        lua_pushstring(L, note->remote);
+        lua_setfield(L, -2, "remote");
+    }
+    if (note->method_length) {
+        lua_pushlstring(L, note->text, note->method_length);
+        lua_setfield(L, -2, "method");
+    }
+    if (note->path_length) {
+        lua_pushlstring(L, note->text + note->method_length, note->path_length);
+        lua_setfield(L, -2, "path");
+    }
+}
+
+static int k_server_refused(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)status, (void)ctx;
+    server_handle *handle = lua_touserdata(L, 1);
+    lua_settop(L, 1);
+    const sl_refusal *note = handle->server.first_refusal;
+    if (!note && handle->open)
+        return sl_waitlist_wait(L, &handle->loggers, "server:refused", 0, k_server_refused);
+    if (!note)
+        return 0;
+    push_refusal(L, note);
+    sl_free(handle->core, sl_server_take_refusal(&handle->server));
+    lua_pushinteger(L, handle->server.refusals_lost);
+    handle->server.refusals_lost = 0;
+    return 2;
+}
+
+/*
+ * listener:refused() -> { status=, bytes=, seconds=, remote=, method=, path= } of a request that
+ * ended before accept(), and how many more were not kept; nil once closed; waits
+ */
+static int l_server_refused(lua_State *L)
+{
+    check_server(L);
+    return k_server_refused(L, LUA_OK, 0);
+}
+
 /* listener:close(): closes everything at once; idempotent */
 static int l_server_close(lua_State *L)
 {
@@ -255,18 +324,21 @@ static int l_server_close(lua_State *L)
     return 0;
 }
 
+static int l_server_gc(lua_State *L)
+{
+    server_handle_fini(luaL_checkudata(L, 1, server_type));
+    return 0;
+}
+
 static const luaL_Reg server_methods[] = {
-    {"accept", l_server_accept},
-    {"address", l_server_address},
-    {"counts", l_server_counts},
-    {"stop", l_server_stop},
-    {"drained", l_server_drained},
-    {"close", l_server_close},
-    {NULL, NULL},
+    {"accept", l_server_accept},   {"address", l_server_address},
+    {"counts", l_server_counts},   {"stop", l_server_stop},
+    {"drained", l_server_drained}, {"refused", l_server_refused},
+    {"close", l_server_close},     {NULL, NULL},
 };
 
 static const luaL_Reg server_metamethods[] = {
-    {"__gc", l_server_close},
+    {"__gc", l_server_gc},
     {"__close", l_server_close},
     {NULL, NULL},
 };

@@ -12,10 +12,14 @@ typedef struct sl_exchange_handle {
     sl_waitlist readers, writers;
     /** The task that is cancelled when the client leaves. */
     sl_task *owner;
+    /** It may outlive the core, in a state of the host's. */
+    sl_close_hook hook;
 } sl_exchange_handle;
 
-/** Pushes a closed handle; who puts an exchange in makes the handle its holder. */
+/** Pushes a closed handle. */
 sl_exchange_handle *sl_exchange_handle_new(lua_State *L, sl_core *core);
+/** Makes it the holder of the exchange. */
+void sl_exchange_handle_open(sl_exchange_handle *handle, sl_exchange *x);
 
 /* The events of an exchange that has a handle: store and wake. */
 void sl_exchange_handle_on_body(sl_exchange *x);
