@@ -105,6 +105,7 @@ describe("server: access log", function()
         assert.same({ case[2], case[2], #answer.body, case[3], case[4] },
           { answer.status, found.status, found.bytes, found.method, found.path })
         assert.truthy(found.remote:find("^127%.0%.0%.1:%d+$"))
+        assert.equal(answer.headers["x-request-id"], found.request_id)
         assert.is_true(found.duration_ms >= (case[2] == 408 and 50 or 0), found.duration_ms)
       end
       assert.equal(0, state.hits)

@@ -103,6 +103,46 @@ describe("server: requests", function()
   end)
 end)
 
+describe("server: request ids", function()
+  local function id_of(server, fields)
+    local c <close> = need(raw.connect(server.address))
+    c:write(get("/id", fields))
+    local answer = c:answer()
+    assert.equal(answer.headers["x-request-id"], answer.body)
+    return answer.body
+  end
+
+  it("of the client are taken where they are short, plain and alone", function()
+    with_server(function(server, _, app)
+      app:get("/id", function(request) return request.id end)
+      for _, id in ipairs { "a", "A-b.c_9", ("x"):rep(128) } do
+        assert.equal(id, id_of(server, "X-Request-ID: \t" .. id .. " \r\n"))
+      end
+      for _, fields in ipairs {
+        "X-Request-Id: \r\n", "X-Request-Id: " .. ("x"):rep(129) .. "\r\n", "X-Request-Id: a,b\r\n",
+        "X-Request-Id: a\"b\r\n", "X-Request-Id: a/b\r\n", "X-Request-Id: \xc3\xa4\r\n",
+        "X-Request-Id: a\r\nX-Request-Id: b\r\n", "X-Request-Id: \r\nX-Request-Id: b\r\n", "",
+      } do
+        assert.truthy(id_of(server, fields):find("^%x%x%x%x%x%x%x%x%-%x+$"), fields)
+      end
+    end)
+  end)
+
+  it("are different for each request, and each answer has one", function()
+    with_server(function(server)
+      local seen = {}
+      for index = 1, 40 do
+        local c <close> = need(raw.connect(server.address))
+        c:write(index % 2 == 0 and get "/x" or "nonsense\r\n")
+        local id = c:answer().headers["x-request-id"]
+        assert.truthy(id:find("^%x%x%x%x%x%x%x%x%-%x+$"))
+        assert.is_nil(seen[id])
+        seen[id] = true
+      end
+    end)
+  end)
+end)
+
 describe("server: connections", function()
   it("stay open, and answer pipelined requests in order", function()
     with_server(function(server)

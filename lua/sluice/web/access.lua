@@ -42,6 +42,7 @@ function access.log_refused(note, lost)
     status = note.status,
     bytes = note.bytes,
     duration_ms = milliseconds(note.seconds),
+    request_id = note.id,
     remote = note.remote,
     not_logged = lost > 0 and lost or nil,
   })

@@ -36,13 +36,17 @@ local function show(self)
 end
 
 -- The metatable of requests that come from one kind of source, and the functions of that kind:
--- headers, remote, read and text.
+-- id, headers, remote, read and text.
 local function kind_of(source_functions)
   return { __name = "sluice.web.request", __index = index, __tostring = show, source = source_functions }
 end
 
 local function source_of(self)
   return getmetatable(self).source
+end
+
+function lazy.id(self)
+  return source_of(self).id(self._source)
 end
 
 function lazy.headers(self)
@@ -68,14 +72,14 @@ function lazy.body(self)
 end
 
 ---The kind of requests over one kind of source.
----@param functions { headers: function, remote: function, read: function, text: function } each gets the source
+---@param functions { id?: function, headers: function, remote: function, read: function, text: function } each gets the source
 ---@return table kind
 request.kind = kind_of
 
 ---Makes a request.
 ---@param method string
 ---@param target string
----@param id string
+---@param id? string nil where the source tells it when it is asked for
 ---@param source any where the rest comes from
 ---@param kind table from request.kind
 ---@return sluice.web.Request
@@ -203,9 +207,10 @@ local function target_of(given)
   return target
 end
 
+-- One that came twice is nobody's.
 local function usable_id(given)
-  local id = given["x-request-id"]
-  if type(id) == "string" and #id <= 128 and id:find("^[%w._-]+$") then return id end
+  local id = given[1]
+  if #given == 1 and type(id) == "string" and #id <= 128 and id:find("^[%w._-]+$") then return id end
   return nil
 end
 
@@ -219,7 +224,7 @@ local in_process_kind = kind_of(in_process)
 function request.from_client(given, fresh_id, max_body)
   local fields = headers.new(given.headers)
   local source = { given = fields, body = given.body, taken = 0, max_body = max_body }
-  local id = usable_id(fields) or fresh_id()
+  local id = usable_id(headers.all(fields, "x-request-id")) or fresh_id()
   return request.new(given.method or "GET", target_of(given), id, source, in_process_kind)
 end
 

@@ -20,6 +20,10 @@ local metatable = { __name = "sluice.web.server", __index = methods }
 -- How a request reads from the connection.
 local over_socket = {}
 
+function over_socket.id(exchange)
+  return exchange:id()
+end
+
 function over_socket.headers(exchange)
   return exchange:headers()
 end
@@ -67,7 +71,7 @@ local function send_pieces(exchange, request, body)
 end
 
 local function send_stream(exchange, request, normal)
-  local sent = exchange:respond(normal.status, plain(normal.headers), nil, normal.type, request.id)
+  local sent = exchange:respond(normal.status, plain(normal.headers), nil, normal.type)
   if not sent then return end
   local empty = request.method == "HEAD" or normal.status == 204 or normal.status == 304
   if empty then
@@ -79,7 +83,7 @@ end
 
 local function send(exchange, request, normal)
   if type(normal.body) == "string" then
-    exchange:respond(normal.status, plain(normal.headers), normal.body, normal.type, request.id)
+    exchange:respond(normal.status, plain(normal.headers), normal.body, normal.type)
     return
   end
   local close = normal.close
@@ -87,9 +91,9 @@ local function send(exchange, request, normal)
   send_stream(exchange, request, normal)
 end
 
-local function request_of(app, exchange)
-  local method, target, id = exchange:begin()
-  return requests.new(method, target, id or app._fresh_id(), exchange, over_socket_kind)
+local function request_of(exchange)
+  local method, target = exchange:begin()
+  return requests.new(method, target, nil, exchange, over_socket_kind)
 end
 
 local function respond(app, exchange, request)
@@ -99,12 +103,12 @@ local function respond(app, exchange, request)
   if errors.is(err) then error(err, 0) end
   -- A header that cannot be sent: nothing of the answer has left yet, or the connection is cut.
   local fault = app:fault(request, tostring(err))
-  pcall(exchange.respond, exchange, fault.status, fault.headers, fault.body, fault.type, request.id)
+  pcall(exchange.respond, exchange, fault.status, fault.headers, fault.body, fault.type)
 end
 
 local function serve(app, exchange)
   local held <close> = exchange -- luacheck: ignore
-  respond(app, exchange, request_of(app, exchange))
+  respond(app, exchange, request_of(exchange))
 end
 
 -- Closed before its exchange, however the answer ended.
@@ -117,7 +121,7 @@ end
 
 local function serve_logged(app, exchange)
   local held <close> = exchange -- luacheck: ignore
-  local request = request_of(app, exchange)
+  local request = request_of(exchange)
   local line <close> = setmetatable( -- luacheck: ignore
     { exchange = exchange, request = request, remote = request.remote }, access_line)
   respond(app, exchange, request)
@@ -170,6 +174,7 @@ function servers.listen(app, address, given)
     max_connections = given.max_connections, body_rate = given.body_rate,
     head_time = timeout.head, body_time = timeout.body, idle_time = timeout.idle,
     stall_time = timeout.stall, linger_time = timeout.linger, refusals = given.access_log,
+    id_prefix = math.random(0) & 0xffffffff,
   }
   if malformed then error(("app:listen: %s, got %q"):format(message, address), 3) end
   if not listener then

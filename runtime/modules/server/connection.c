@@ -287,7 +287,7 @@ static size_t connection_body(sl_connection *c, const char *bytes, size_t length
 static void connection_refuse(sl_connection *c, int status, const char *line, size_t length)
 {
     sl_refusal outcome = {.status = status, .duration = sl_now(c->server->core) - c->since};
-    outcome.bytes = sl_reply_refuse(c, status);
+    sl_reply_refuse(c, status, &outcome);
     sl_refusal_note(c, &outcome, line, length);
 }
 

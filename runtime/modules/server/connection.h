@@ -70,6 +70,9 @@ sl_exchange *sl_exchange_new(sl_connection *connection, const char *head, size_t
 /** Puts it where sl_server_take finds it. */
 void sl_exchange_enqueue(sl_server *server, sl_exchange *exchange);
 
+/** Makes a request id of the server's number; returns its length. */
+size_t sl_request_id_format(uint32_t prefix, uint64_t number, char text[SL_REQUEST_ID_SIZE]);
+
 /* listener.c */
 
 /** A connection is gone: there is room for another one. */
@@ -77,8 +80,8 @@ void sl_server_has_room(sl_server *server);
 
 /* reply.c */
 
-/** Answers a request that has no exchange, and ends the connection. Returns the body's length. */
-size_t sl_reply_refuse(sl_connection *connection, int status);
+/** Answers a request that has no exchange, and ends the connection; tells in `outcome` how. */
+void sl_reply_refuse(sl_connection *connection, int status, sl_refusal *outcome);
 
 /* refusal.c */
 

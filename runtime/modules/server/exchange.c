@@ -22,12 +22,41 @@ sl_exchange *sl_exchange_new(sl_connection *c, const char *head, size_t length, 
         return NULL;
     }
     *x = (sl_exchange){.core = core, .connection = c, .head = parsed, .since = sl_now(core)};
+    if (parsed.request_id.length == 0) {
+        x->id_prefix = c->server->id_prefix;
+        x->id_number = ++c->server->ids;
+    }
     x->head.fields = (sl_field *)(void *)(x + 1);
     x->bytes = (char *)(x + 1) + fields_size;
     memcpy(x->head.fields, parsed.fields, fields_size);
     memcpy(x->bytes, head, length);
     sl_body_init(&x->body, x->head.chunked, x->head.content_length);
     return x;
+}
+
+size_t sl_request_id_format(uint32_t prefix, uint64_t number, char text[SL_REQUEST_ID_SIZE])
+{
+    static const char digits[] = "0123456789abcdef";
+    char *at = text;
+    for (int shift = 28; shift >= 0; shift -= 4)
+        *at++ = digits[prefix >> shift & 15];
+    *at++ = '-';
+    int shift = 60;
+    while (shift > 0 && number >> shift == 0)
+        shift -= 4;
+    for (; shift >= 0; shift -= 4)
+        *at++ = digits[number >> shift & 15];
+    *at = '\0';
+    return (size_t)(at - text);
+}
+
+const char *sl_exchange_id(const sl_exchange *x, char text[SL_REQUEST_ID_SIZE], size_t *length)
+{
+    *length = x->head.request_id.length;
+    if (*length)
+        return x->bytes + x->head.request_id.at;
+    *length = sl_request_id_format(x->id_prefix, x->id_number, text);
+    return text;
 }
 
 void sl_exchange_enqueue(sl_server *server, sl_exchange *x)

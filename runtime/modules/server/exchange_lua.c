@@ -103,8 +103,8 @@ static void push_target(lua_State *L, const sl_exchange *x)
 }
 
 /*
- * exchange:begin() -> method, target, request id or nil. From here on the calling task is cancelled
- * when the client leaves; it must close the exchange before it ends.
+ * exchange:begin() -> method, target. From here on the calling task is cancelled when the client
+ * leaves; it must close the exchange before it ends.
  */
 static int l_exchange_begin(lua_State *L)
 {
@@ -117,11 +117,17 @@ static int l_exchange_begin(lua_State *L)
     }
     lua_pushstring(L, x->head.method);
     push_target(L, x);
-    if (x->head.request_id.length)
-        push_span(L, x, x->head.request_id);
-    else
-        lua_pushnil(L);
-    return 3;
+    return 2;
+}
+
+/* exchange:id() -> the client's request id where that is usable, else one of ours */
+static int l_exchange_id(lua_State *L)
+{
+    char text[SL_REQUEST_ID_SIZE];
+    size_t length;
+    const char *id = sl_exchange_id(check_exchange(L)->x, text, &length);
+    lua_pushlstring(L, id, length);
+    return 1;
 }
 
 /* exchange:headers() -> array of { name, value } */
@@ -348,11 +354,9 @@ static int k_exchange_respond(lua_State *L, int status, lua_KContext done)
 }
 
 /*
- * exchange:respond(status, headers or nil, body or nil, type or nil, request id or nil)
- *   -> true | nil, message
+ * exchange:respond(status, headers or nil, body or nil, type or nil) -> true | nil, message
  * With a body (a text) the answer is complete, and the call waits while the client is slow; without
- * one write() and finish() follow. `type` is the Content-Type where headers have none,
- * and so is the request id.
+ * one write() and finish() follow. `type` is the Content-Type where headers have none.
  */
 static int l_exchange_respond(lua_State *L)
 {
@@ -364,7 +368,7 @@ static int l_exchange_respond(lua_State *L)
     bool whole = !lua_isnoneornil(L, 4);
     if (whole)
         luaL_checklstring(L, 4, &length);
-    lua_settop(L, 6);
+    lua_settop(L, 5);
     if (x->started)
         return luaL_error(L, "answer: it has begun before");
     if (!sl_exchange_begin(x, status))
@@ -373,8 +377,6 @@ static int l_exchange_respond(lua_State *L)
         add_fields(L, x, 3);
     if (!x->has_type)
         add_fallback(L, x, "Content-Type", 5);
-    if (!x->has_id)
-        add_fallback(L, x, "X-Request-Id", 6);
     sl_exchange_end_head(x, whole ? (int64_t)length : -1);
     if (whole)
         return k_exchange_respond(L, LUA_OK, 0);
@@ -442,12 +444,19 @@ static int l_exchange_tostring(lua_State *L)
 }
 
 static const luaL_Reg exchange_methods[] = {
-    {"begin", l_exchange_begin},     {"headers", l_exchange_headers},
-    {"remote", l_exchange_remote},   {"outcome", l_exchange_outcome},
-    {"read", l_exchange_read},       {"read_all", l_exchange_read_all},
-    {"respond", l_exchange_respond}, {"write", l_exchange_write},
-    {"finish", l_exchange_finish},   {"abort", l_exchange_abort},
-    {"close", l_exchange_close},     {NULL, NULL},
+    {"begin", l_exchange_begin},
+    {"id", l_exchange_id},
+    {"headers", l_exchange_headers},
+    {"remote", l_exchange_remote},
+    {"outcome", l_exchange_outcome},
+    {"read", l_exchange_read},
+    {"read_all", l_exchange_read_all},
+    {"respond", l_exchange_respond},
+    {"write", l_exchange_write},
+    {"finish", l_exchange_finish},
+    {"abort", l_exchange_abort},
+    {"close", l_exchange_close},
+    {NULL, NULL},
 };
 
 static const luaL_Reg exchange_metamethods[] = {

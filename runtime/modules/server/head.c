@@ -275,7 +275,7 @@ static int head_split_run(sl_head *head, const char *bytes, size_t length)
 
 /** What is seen while the fields are gone through. */
 struct head_seen {
-    unsigned hosts, lengths, encodings;
+    unsigned hosts, lengths, encodings, ids;
     bool close, keep_alive;
 };
 
@@ -364,9 +364,10 @@ static int read_field(sl_head *head, struct head_seen *seen, const char *bytes, 
         return seen->encodings++ ? 400 : read_encoding(head, value, length);
     if (equals(text, name.length, "connection"))
         read_connection(seen, value, length);
-    else if (equals(text, name.length, "x-request-id") && is_request_id(value, length))
-        head->request_id = span;
-    else if (equals(text, name.length, "expect") && head->minor == 1) {
+    else if (equals(text, name.length, "x-request-id")) {
+        bool usable = seen->ids++ == 0 && is_request_id(value, length);
+        head->request_id = usable ? span : (sl_span){0};
+    } else if (equals(text, name.length, "expect") && head->minor == 1) {
         head->expects_continue = equals(value, length, "100-continue");
         return head->expects_continue ? 0 : 417;
     }

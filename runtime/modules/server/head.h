@@ -51,7 +51,7 @@ typedef struct sl_head {
     /** Static text. */
     const char *method;
     sl_span target;
-    /** The value of X-Request-Id where it is short and plain; else of length 0. */
+    /** The value of X-Request-Id where it came once and is short and plain; else of length 0. */
     sl_span request_id;
     /** Valid unless chunked; 0 without a body. */
     uint64_t content_length;

@@ -83,7 +83,7 @@ static const char *reply_date(sl_server *server)
 
 /* ---- answers without a handler ---- */
 
-size_t sl_reply_refuse(sl_connection *c, int status)
+void sl_reply_refuse(sl_connection *c, int status, sl_refusal *outcome)
 {
     char text[512];
     const char *kind = "MalformedRequest", *message = "";
@@ -94,17 +94,20 @@ size_t sl_reply_refuse(sl_connection *c, int status)
         }
     }
     static const char body[] = "{\"error\":{\"message\":\"%s\",\"type\":\"%s\"}}";
+    sl_request_id_format(c->server->id_prefix, ++c->server->ids, outcome->id);
     int body_length = snprintf(NULL, 0, body, message, kind);
-    int head_length = snprintf(text, sizeof text,
-                               "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n"
-                               "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-                               status, reason_of(status), reply_date(c->server), body_length);
+    int head_length =
+        snprintf(text, sizeof text,
+                 "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n"
+                 "Content-Type: application/json\r\nContent-Length: %d\r\n"
+                 "X-Request-Id: %s\r\n\r\n",
+                 status, reason_of(status), reply_date(c->server), body_length, outcome->id);
     snprintf(text + head_length, sizeof text - (size_t)head_length, body, message, kind);
+    outcome->bytes = (size_t)body_length;
     c->state = SL_CONNECTION_FLUSH;
     c->discarded = 0;
     sl_connection_append(c, text, (size_t)head_length + (size_t)body_length);
     sl_connection_send(c);
-    return (size_t)body_length;
 }
 
 /* ---- the head ---- */
@@ -175,6 +178,15 @@ static const char *check_field(const char *name, size_t name_length, const char 
     return NULL;
 }
 
+/** A client that is gone is found out by the flush. */
+static void reply_field(sl_exchange *x, const char *name, size_t name_length, const char *value,
+                        size_t value_length)
+{
+    bool ok = reply_append(x, name, name_length) && reply_text(x, ": ") &&
+              reply_append(x, value, value_length) && reply_text(x, "\r\n");
+    (void)ok;
+}
+
 const char *sl_exchange_field(sl_exchange *x, const char *name, size_t name_length,
                               const char *value, size_t value_length)
 {
@@ -187,9 +199,7 @@ const char *sl_exchange_field(sl_exchange *x, const char *name, size_t name_leng
         x->has_type = true;
     if (name_length == 12 && strncasecmp(name, "x-request-id", 12) == 0)
         x->has_id = true;
-    bool ok = reply_append(x, name, name_length) && reply_text(x, ": ") &&
-              reply_append(x, value, value_length) && reply_text(x, "\r\n");
-    (void)ok; /* a client that is gone is found out by the flush */
+    reply_field(x, name, name_length, value, value_length);
     return NULL;
 }
 
@@ -230,6 +240,12 @@ void sl_exchange_end_head(sl_exchange *x, int64_t length)
         return;
     x->close = must_close(x);
     frame_body(x, length);
+    if (!x->has_id) {
+        char text[SL_REQUEST_ID_SIZE];
+        size_t id_length;
+        const char *id = sl_exchange_id(x, text, &id_length);
+        reply_field(x, "X-Request-Id", 12, id, id_length);
+    }
     if (x->connection && !x->has_date) {
         const char *date = reply_date(x->connection->server);
         bool ok = reply_text(x, "Date: ") && reply_text(x, date) && reply_text(x, "\r\n");

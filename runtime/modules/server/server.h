@@ -20,6 +20,8 @@ typedef struct sl_exchange sl_exchange;
 typedef struct sl_refusal sl_refusal;
 
 enum {
+    /** Holds every request id of ours. */
+    SL_REQUEST_ID_SIZE = 32,
     /** Body bytes kept for a handler that does not read, answer bytes for a client that does not,
      *  and bytes of later requests behind one that is being answered. */
     SL_HIGH_WATER = 65536,
@@ -62,6 +64,8 @@ struct sl_refusal {
     /** Microseconds since its first byte. */
     int64_t duration;
     char remote[112];
+    /** Of its answer; empty where there was none. */
+    char id[SL_REQUEST_ID_SIZE];
     /** Of the method and the path (without query) in `text`; 0 where they did not come whole. */
     uint16_t method_length, path_length;
     char text[];
@@ -78,6 +82,9 @@ struct sl_server {
     sl_connection *connections;
     /** Exchanges not taken yet. */
     sl_exchange *first, *last;
+    /** What its request ids begin with, and how many there were. */
+    uint32_t id_prefix;
+    uint64_t ids;
     /** Kept for whoever writes an access log; how many there are, and how many found no room. */
     bool keeps_refusals;
     sl_refusal *first_refusal, *last_refusal;
@@ -135,6 +142,9 @@ struct sl_exchange {
     uint64_t written;
     /** When its head was complete. */
     int64_t since;
+    /** The number of its id, where the client brought none. */
+    uint64_t id_number;
+    uint32_t id_prefix;
     /** Where this answer's head begins in the backlog, to take it back. */
     size_t mark;
     sl_head head;
@@ -174,6 +184,9 @@ size_t sl_exchange_backlog(const sl_exchange *exchange);
 void sl_exchange_finish(sl_exchange *exchange);
 /** Closes the connection at once. */
 void sl_exchange_abort(sl_exchange *exchange);
+/** The client's id where that is usable, else one of ours, which is made in `text`. */
+const char *sl_exchange_id(const sl_exchange *exchange, char text[SL_REQUEST_ID_SIZE],
+                           size_t *length);
 /** The client's address, into `text`; false when it is gone. */
 bool sl_exchange_peer(const sl_exchange *exchange, char *text, size_t size);
 

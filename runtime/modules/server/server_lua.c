@@ -150,8 +150,8 @@ static void check_limits(lua_State *L, sl_server_limits *limits)
 
 /*
  * listen{ address=, max_body=, max_connections=, body_rate=, head_time=, body_time=, idle_time=,
- * stall_time=, linger_time=, refusals= (whether to keep them) } -> listener | nil, message, whether
- * the address is malformed. Bytes, bytes a second, seconds.
+ * stall_time=, linger_time=, refusals= (whether to keep them), id_prefix= (random) } -> listener |
+ * nil, message, whether the address is malformed. Bytes, bytes a second, seconds.
  */
 static int l_server_listen(lua_State *L)
 {
@@ -187,6 +187,7 @@ static int l_server_listen(lua_State *L)
     lua_getfield(L, 1, "refusals");
     handle->server.keeps_refusals = lua_toboolean(L, -1);
     lua_settop(L, -2);
+    handle->server.id_prefix = (uint32_t)integer_option(L, "id_prefix", 0, UINT32_MAX);
     sl_close_hook_add(handle->core, &handle->hook);
     return 1;
 }
@@ -276,6 +277,10 @@ static void push_refusal(lua_State *L, const sl_refusal *note)
     lua_setfield(L, -2, "bytes");
     lua_pushnumber(L, (lua_Number)note->duration / 1e6);
     lua_setfield(L, -2, "seconds");
+    if (note->id[0]) {
+        lua_pushstring(L, note->id);
+        lua_setfield(L, -2, "id");
+    }
     if (note->remote[0]) {
         lua_pushstring(L, note->remote);
         lua_setfield(L, -2, "remote");
@@ -308,8 +313,8 @@ static int k_server_refused(lua_State *L, int status, lua_KContext ctx)
 }
 
 /*
- * listener:refused() -> { status=, bytes=, seconds=, remote=, method=, path= } of a request that
- * ended before accept(), and how many more were not kept; nil once closed; waits
+ * listener:refused() -> { status=, bytes=, seconds=, id=, remote=, method=, path= } of a request
+ * that ended before accept(), and how many more were not kept; nil once closed; waits
  */
 static int l_server_refused(lua_State *L)
 {
