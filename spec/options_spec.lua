@@ -51,6 +51,26 @@ describe("options.check", function()
     assert.matches("options_spec.lua:" .. here .. ":", err)
   end)
 
+  it("raises there through functions of the library, and says no line where there is none", function()
+    local layers, pipeline = require "sluice.layers", require "sluice.pipeline"
+    local endpoint = pipeline.new({ query = function(_, given) return request(given) end }, {
+      layers.retry {}, layers.limit { rate = 1e6 }, layers.log { level = "debug" },
+    })
+    local here = debug.getinfo(1, "l").currentline + 1
+    local _, err = pcall(function() return (require("sluice.retry").policy { attemps = 3 }) end)
+    assert.matches("^spec/options_spec.lua:" .. here .. ": retry.policy: unknown option \"attemps\"", err)
+    here = debug.getinfo(1, "l").currentline + 1
+    _, err = pcall(function() endpoint.query({}, { timeout = 1 }) end)
+    assert.matches("^spec/options_spec.lua:" .. here .. ": endpoint:query is a method", err)
+    local thread = coroutine.create(options.argument)
+    _, err = coroutine.resume(thread, "f", "x", 1, "string")
+    assert.equal('f: argument "x" must be a string, got 1', err)
+  end)
+
+  it("lists the names when none is near and they are few", function()
+    refuses('unknown option "rps" %(there is mode, retries, timeout, token, url%)', { rps = 1 })
+  end)
+
   it("allocates nothing when all is right", function()
     local given = { url = "x", timeout = 3, retries = 2, mode = "a" }
     request(given)
@@ -108,6 +128,10 @@ describe("the helpers", function()
     assert.equal("timeout", options.nearest("tiemout", { timeout = true, total = true }))
     assert.equal("NotFound", options.nearest("notfound", { "NotFound", "BadRequest" }))
     assert.is_nil(options.nearest("xyz", { "timeout" }))
+    assert.equal("total", options.nearest("tot", { "total", "connect" }))
+    assert.equal("api_key", options.nearest("key", { "api_key", "model", "keyboard_layout" }))
+    assert.equal("attempts", options.nearest("max_attempts", { "attempts", "cap", "base" }))
+    assert.is_nil(options.nearest("ap", { "stopgap" })) -- two letters are a part of too much
   end)
 
   it("tell a secret from a table", function()

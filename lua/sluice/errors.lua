@@ -115,6 +115,11 @@ local UNSENT_LIMITS = { queue = true, connect = true }
 
 local MAX_EXCERPT = 500
 
+-- Loaded when something is wrong: errors.lua is needed by every other file.
+local function options()
+  return require "sluice.options"
+end
+
 local function load_metatable()
   local there, task = pcall(require, "sluice.core.task")
   return there and type(task) == "table" and task.error_metatable or {}
@@ -136,10 +141,9 @@ end
 ---@param kind string
 ---@param parent? string
 function errors.define(kind, parent)
-  if parents[kind] ~= nil then error(("errors.define: %q exists"):format(kind), 2) end
-  if parent and parents[parent] == nil then
-    error(("errors.define: unknown parent %q"):format(parent), 2)
-  end
+  if parents[kind] ~= nil then options().misuse("errors.define: %q exists", kind) end
+  local problem = parent and errors.unknown_kind(parent)
+  if problem then options().misuse("errors.define: parent: %s", problem) end
   parents[kind] = parent or false
 end
 
@@ -151,17 +155,21 @@ local function is_kind(kind, wanted)
   return false
 end
 
+---What is wrong with the name of a kind, and which one is near; nil for a name in the hierarchy.
+---@param kind any
+---@return string?
+function errors.unknown_kind(kind)
+  if aliases[kind] or parents[kind] ~= nil then return nil end
+  return ('unknown kind "%s"%s'):format(tostring(kind), options().hint(tostring(kind), parents))
+end
+
 ---Whether the error is of this kind or of one below it. Raises for a kind that does not exist.
 ---@param kind string
 ---@return boolean
 function methods:is(kind)
-  local wanted = aliases[kind] or kind
-  if parents[wanted] == nil then
-    local near = require("sluice.options").nearest(tostring(kind), parents)
-    local hint = near and (' (did you mean "%s"?)'):format(near) or ""
-    error(('err:is: unknown kind "%s"%s'):format(tostring(kind), hint), 2)
-  end
-  return is_kind(self.kind, wanted)
+  local problem = errors.unknown_kind(kind)
+  if problem then options().misuse("err:is: %s", problem) end
+  return is_kind(self.kind, aliases[kind] or kind)
 end
 
 local function default_retryable(kind)

@@ -38,10 +38,16 @@ function layers.around(what)
     local outer = {}
     for name, value in pairs(what.fields or {}) do outer[name] = value end
     if query then
-      outer.query = function(_, request, given) return query(inner, request, given) end
+      function outer.query(self, request, given)
+        if self ~= outer then options.method("endpoint:query", self, "query") end
+        return query(inner, request, given)
+      end
     end
     if stream and inner.stream then
-      outer.stream = function(_, request, given) return stream(inner, request, given) end
+      function outer.stream(self, request, given)
+        if self ~= outer then options.method("endpoint:stream", self, "query") end
+        return stream(inner, request, given)
+      end
     end
     return setmetatable(outer, { __name = "sluice.endpoint", __index = reach_inside(inner) })
   end
@@ -58,6 +64,13 @@ function layers.with_options(given, changes)
   return copy
 end
 
+-- What there is: the names above, and one file each.
+local function names()
+  local all = { limit = true, log = true, retry = true, timeout = true }
+  for name in next, layers do all[name] = true end
+  return all
+end
+
 local function load_layer(self, name)
   if type(name) ~= "string" then return nil end
   local ok, layer = pcall(require, "sluice.layers." .. name)
@@ -65,7 +78,7 @@ local function load_layer(self, name)
     if not tostring(layer):find("module 'sluice.layers." .. name .. "' not found", 1, true) then
       error(layer, 2)
     end
-    return nil
+    options.misuse('sluice.layers has no field "%s"%s', name, options.hint(name, names()))
   end
   rawset(self, name, layer)
   return layer

@@ -37,9 +37,8 @@ local write = write_to_host
 ---@param level "debug"|"info"|"warn"|"error"|"off"
 function log.set_level(level)
   if not LEVELS[level] then
-    local near = options.nearest(tostring(level), LEVELS)
-    local hint = near and (' (did you mean "%s"?)'):format(near) or ""
-    error(('log.set_level: unknown level "%s"%s'):format(tostring(level), hint), 2)
+    local wrong = tostring(level)
+    options.misuse('log.set_level: unknown level "%s"%s', wrong, options.hint(wrong, LEVELS))
   end
   threshold = LEVELS[level]
 end

@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- Checks the options of a public function: a wrong type, an unknown or a missing name raises at its caller.
+-- Checks the options of a public function: a wrong type, an unknown or a missing name raises at the line that called.
 
 local options = {}
 
 ---What an option may be: type names joined by `|`, with a `?` at the end when it may be left out
 ---(`"string"`, `"table|number?"`), or a function `(value) -> ok, expectation`. Besides Lua's own
 ---types: `any`, `callable`, `integer`, `count` (an integer of at least 1), `seconds` (a number of at
----least 0, not NaN), `secret` (made by sluice.secret), `text` (string or secret).
+---least 0, not NaN), `positive` (a number above 0 and finite), `secret` (made by sluice.secret), `text` (string or secret), `name` (a string that is not empty).
 ---@alias sluice.OptionSpec table<string, string|fun(value: any): boolean, string>
 
 local function is_secret(value)
@@ -26,8 +26,10 @@ local predicates = {
   integer = function(value) return math.type(value) == "integer" end,
   count = function(value) return math.type(value) == "integer" and value >= 1 end,
   seconds = function(value) return type(value) == "number" and value >= 0 end,
+  positive = function(value) return type(value) == "number" and value > 0 and value < math.huge end,
   secret = is_secret,
   text = function(value) return type(value) == "string" or is_secret(value) end,
+  name = function(value) return type(value) == "string" and value ~= "" end,
 }
 for _, name in ipairs { "string", "number", "boolean", "table", "function", "userdata", "thread" } do
   predicates[name] = function(value) return type(value) == name end
@@ -40,8 +42,10 @@ local descriptions = {
   integer = "an integer",
   count = "an integer of at least 1",
   seconds = "a number of seconds, at least 0",
+  positive = "a number above 0",
   secret = "a sluice.secret",
   text = "a string or a sluice.secret",
+  name = "a string that is not empty",
 }
 
 local function describe(name)
@@ -110,20 +114,53 @@ local function distance(a, b)
   return previous[#b]
 end
 
+-- Shorter words are parts of too many others.
+local PART_AT_LEAST = 3
+
+-- How far two words are where one is a part of the other: "key" and "api_key"; nil where it is none.
+local function part_distance(a, b)
+  if #a > #b then a, b = b, a end
+  return #a >= PART_AT_LEAST and b:find(a, 1, true) and #b - #a or nil
+end
+
+local function closest(names, most, steps_to)
+  local best, found = most + 1, nil
+  for key, value in pairs(names) do
+    local name = type(key) == "string" and key or value
+    local steps = steps_to(name:lower())
+    if steps and (steps < best or (steps == best and found and name < found)) then
+      best, found = steps, name
+    end
+  end
+  return found
+end
+
 ---The name among `names` (an array, or a table whose keys are the names) that `wrong` was meant to
----be; nil when none is near.
+---be: a few letters away, or a part of it; nil when none is near.
 ---@param wrong string
 ---@param names table
 ---@return string?
 function options.nearest(wrong, names)
-  local limit = math.max(1, #wrong // 3)
-  local best, found = limit + 1, nil
-  for key, value in pairs(names) do
-    local name = type(key) == "string" and key or value
-    local steps = distance(wrong:lower(), name:lower())
-    if steps < best or (steps == best and found and name < found) then best, found = steps, name end
-  end
-  return found
+  wrong = wrong:lower()
+  local typo = closest(names, math.max(1, #wrong // 3), function(name) return distance(wrong, name) end)
+  return typo or closest(names, math.huge, function(name) return part_distance(wrong, name) end)
+end
+
+-- More than this nobody reads.
+local MOST_LISTED = 12
+
+---What to say of a name that is none of `names`: ` (did you mean "timeout"?)`, else ` (there is a, b, c)`.
+---@param wrong string
+---@param names table<string, any> by name
+---@return string
+function options.hint(wrong, names)
+  local near = options.nearest(wrong, names)
+  if near then return (' (did you mean "%s"?)'):format(near) end
+  local list = {}
+  for name in pairs(names) do list[#list + 1] = name end
+  if #list == 0 or #list > MOST_LISTED then return "" end
+  table.sort(list)
+  return (" (there is %s)"):format(table.concat(list, ", "))
 end
 
 ---The type of a value as messages name it: `secret` rather than table, `integer`-ness left out.
@@ -134,75 +171,115 @@ function options.type_name(value)
   return type(value)
 end
 
-local function fail(level, text, ...)
-  error(text:format(...), level + 1)
+-- What the sources of this library begin with, wherever it is installed. A host may have taken `debug` away.
+local getinfo = debug and debug.getinfo
+local HERE = getinfo and getinfo(1, "S").source
+local LIBRARY = HERE and HERE:match("^(.*)options%.lua$")
+
+local function source_at(level)
+  local info = getinfo(level + 1, "S")
+  return info and info.source
 end
 
-local function fail_unknown(where, name, checks, level)
-  if type(name) ~= "string" then
-    fail(level + 1, "%s: options are given by name, got a value at [%s]", where, tostring(name))
+-- `file:line: ` of the code that called the library; "" where there is none, as in a task whose function is ours.
+local function place()
+  if not LIBRARY then return "" end
+  local level = 2
+  while source_at(level + 1) == HERE do level = level + 1 end
+  -- the next one is the public function, which may be a user's own; a tail call has taken its frame
+  level = level + (getinfo(level, "t").istailcall and 1 or 2)
+  local source = source_at(level)
+  while source and (source == "=[C]" or source:sub(1, #LIBRARY) == LIBRARY) do
+    level = level + 1
+    source = source_at(level)
   end
-  local near = options.nearest(name, checks)
-  local hint = near and (' (did you mean "%s"?)'):format(near) or ""
-  fail(level + 1, '%s: unknown option "%s"%s', where, name, hint)
+  if not source then return "" end
+  local info = getinfo(level, "Sl")
+  return ("%s:%d: "):format(info.short_src, info.currentline)
 end
 
-local function fail_value(where, name, rule, value, level)
+local function fail(text, ...)
+  error(place() .. text:format(...), 0)
+end
+
+---Raises for a misuse, at the line that called the library: through layers, retries and tasks.
+---@param text string a format string
+---@param ... any
+function options.misuse(text, ...)
+  fail(text, ...)
+end
+
+local function shown(value)
+  if type(value) == "number" then return tostring(value) end
+  return value == "" and '""' or options.type_name(value)
+end
+
+local function fail_unknown(where, name, checks)
+  if type(name) ~= "string" then
+    fail("%s: options are given by name, got a value at [%s]", where, tostring(name))
+  end
+  fail('%s: unknown option "%s"%s', where, name, options.hint(name, checks))
+end
+
+local function fail_value(where, name, rule, value)
   local wants = rule.wants
   if not wants then
     local _, expectation = rule.test(value)
     wants = expectation or "something else"
   end
-  local got = options.type_name(value)
-  if got == "number" then got = tostring(value) end
-  fail(level + 1, '%s: option "%s" must be %s, got %s', where, name, wants, got)
+  fail('%s: option "%s" must be %s, got %s', where, name, wants, shown(value))
 end
 
 local NOTHING = {}
 
----Checks a table of options. Raises at the caller of the public function that calls this. Allocates
+---Checks a table of options. Raises at the line that called the library (see options.misuse). Allocates
 ---nothing when all is right.
 ---@param where string the public name, for the message: `"http.request"`
 ---@param given table? the caller's options
 ---@param spec sluice.OptionSpec a constant table of the module
----@param level? integer as error()'s, seen from here: 2 the public function, 3 (default) its caller
 ---@return table given an empty table, not to be written to, for nil
-function options.check(where, given, spec, level)
-  level = level or 3
+function options.check(where, given, spec)
   local compiled = compiled_specs[spec] or compile(spec)
   if given == nil then
     given = NOTHING
   elseif type(given) ~= "table" then
-    fail(level, "%s: options must be a table, got %s", where, type(given))
+    fail("%s: options must be a table, got %s", where, type(given))
   end
   local checks = compiled.checks
   for name, value in next, given do
     local rule = checks[name]
-    if not rule then fail_unknown(where, name, checks, level) end
-    if not rule.test(value) then fail_value(where, name, rule, value, level) end
+    if not rule then fail_unknown(where, name, checks) end
+    if not rule.test(value) then fail_value(where, name, rule, value) end
   end
   local required = compiled.required
   for index = 1, #required do
     if given[required[index]] == nil then
-      fail(level, '%s: option "%s" is missing', where, required[index])
+      fail('%s: option "%s" is missing', where, required[index])
     end
   end
   return given
 end
 
----Checks one argument that is no option. Raises at the caller of the public function.
+---Checks one argument that is no option. Raises at the line that called the library.
 ---@param where string
 ---@param name string the argument's name
 ---@param value any
 ---@param what string as in a spec: `"string"`, `"table?"`
----@param level? integer
-function options.argument(where, name, value, what, level)
+function options.argument(where, name, value, what)
   local rule = rule_of(what)
   if value == nil and rule.optional then return end
   if rule.test(value) then return end
-  local got = options.type_name(value)
-  if got == "number" then got = tostring(value) end
-  fail(level or 3, '%s: argument "%s" must be %s, got %s', where, name, rule.wants, got)
+  fail('%s: argument "%s" must be %s, got %s', where, name, rule.wants, shown(value))
+end
+
+---Checks that a method got its object: `w.endpoint "x"` instead of `w:endpoint "x"` is told so.
+---@param where string
+---@param self any
+---@param field string one that every such object has, and no argument of the method
+function options.method(where, self, field)
+  local kind = type(self)
+  if (kind == "table" or kind == "userdata") and self[field] ~= nil then return end
+  fail("%s is a method: call it with a colon, not with a dot", where)
 end
 
 ---The time limits of a request, in seconds.
@@ -222,25 +299,22 @@ local TIMEOUT = {
   total = "seconds?",
 }
 
----Checks a `timeout` option and gives it as a table; a number is the total. Raises at the caller of
----the public function.
+---Checks a `timeout` option and gives it as a table; a number is the total. Raises at the line that
+---called the library.
 ---@param where string
 ---@param value number|sluice.Timeout|nil
----@param level? integer
 ---@return sluice.Timeout? limits the caller's own table where it was one
-function options.timeout(where, value, level)
-  level = level or 3
+function options.timeout(where, value)
   if value == nil then return nil end
+  if predicates.seconds(value) then return { total = value } end
+  local is_all = where:find("timeout$") -- of layers.timeout it is no option among others
+  local what = is_all and "the limits" or 'option "timeout"'
   if type(value) == "number" then
-    if not predicates.seconds(value) then
-      fail(level, '%s: option "timeout" must be %s, got %s', where, descriptions.seconds, value)
-    end
-    return { total = value }
+    fail("%s: %s must be %s, got %s", where, what, descriptions.seconds, value)
+  elseif type(value) ~= "table" then
+    fail("%s: %s must be a number or a table, got %s", where, what, type(value))
   end
-  if type(value) ~= "table" then
-    fail(level, '%s: option "timeout" must be a number or a table, got %s', where, type(value))
-  end
-  local limits = options.check(where .. ": timeout", value, TIMEOUT, level + 1)
+  local limits = options.check(is_all and where or where .. ": timeout", value, TIMEOUT)
   return limits
 end
 

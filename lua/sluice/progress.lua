@@ -200,10 +200,10 @@ end
 local NUMBERS <const> = { done = true, total = true, ok = true, failed = true }
 local TEXTS <const> = { label = true, unit = true }
 
-local function check_field(name, value, level)
+local function check_field(name, value)
   local wanted
   if type(name) ~= "string" then
-    error("bar:set: fields are given by name, got a value at [" .. tostring(name) .. "]", level + 1)
+    options.misuse("bar:set: fields are given by name, got a value at [%s]", tostring(name))
   elseif NUMBERS[name] then
     wanted = type(value) ~= "number" and "a number" or nil
   elseif TEXTS[name] then
@@ -212,7 +212,7 @@ local function check_field(name, value, level)
     wanted = "a string, a number, or false to remove it"
   end
   if wanted then
-    error(('bar:set: "%s" must be %s, got %s'):format(name, wanted, options.type_name(value)), level + 1)
+    options.misuse('bar:set: "%s" must be %s, got %s', name, wanted, options.type_name(value))
   end
 end
 
@@ -234,7 +234,7 @@ function methods:set(given)
   options.argument("bar:set", "fields", given, "table")
   local names = {}
   for name, value in pairs(given) do
-    check_field(name, value, 2)
+    check_field(name, value)
     names[#names + 1] = name
   end
   if self._state.closed then return end

@@ -3,6 +3,7 @@
 
 local errors = require "sluice.errors"
 local meta = require "sluice.meta"
+local options = require "sluice.options"
 local secret = require "sluice.secret"
 local task = require "sluice.task"
 
@@ -161,12 +162,20 @@ local function describe(value, res, body)
   })
 end
 
+local function encode(call)
+  local encoded, text = pcall(require("sluice.json").encode, call.body)
+  if encoded then return text end
+  if type(text) ~= "string" then error(text, 0) end
+  local object = tostring(call.object)
+  options.misuse("%s %s: the request cannot be written as JSON: %s", call.operation, object, text)
+end
+
 ---Makes one call. Waits. Raises for a body that JSON cannot hold.
 ---@param call { method: string, path: string, body?: table, operation: string, object?: string, timeout?: number|sluice.Timeout, request_id?: string, may_be_empty?: boolean }
 ---@return table? value the decoded answer, described by sluice.meta
 ---@return sluice.Error? err
 function methods:call(call)
-  local body = call.body ~= nil and require("sluice.json").encode(call.body) or nil
+  local body = call.body ~= nil and encode(call) or nil
   local res, answer = send(self, {
     method = call.method,
     url = self.base .. call.path,

@@ -41,6 +41,7 @@ end
 ---@return table? response the answer as it came; sluice.meta(response) tells `status`, `request_id`, `served_model`, `timing`, `headers`, `raw`
 ---@return sluice.Error? err
 function methods:query(request, given)
+  options.method("endpoint:query", self, "_client")
   options.argument("endpoint:query", "request", request, "table")
   given = options.check("endpoint:query", given, query_options)
   options.timeout("endpoint:query", given.timeout)

@@ -48,7 +48,7 @@ function openai.new(given)
   given = options.check("sluice.openai", given, OPENAI)
   local url, key = server_of(given)
   local base, host = client.parse_base(url)
-  if not base then error(("sluice.openai: base_url %q: %s"):format(url, host), 2) end
+  if not base then options.misuse("sluice.openai: base_url %q: %s", url, host) end
   local connection = client.new {
     base = base, host = host, token = key, transport = given.transport, headers = given.headers,
   }
@@ -83,6 +83,7 @@ end
 ---@return table? response the answer as it came, described by sluice.meta
 ---@return sluice.Error? err
 function methods:query(request, given)
+  options.method("endpoint:query", self, "_client")
   options.argument("endpoint:query", "request", request, "table")
   given = options.check("endpoint:query", given, query_options)
   options.timeout("endpoint:query", given.timeout)

@@ -43,7 +43,7 @@ end
 ---@param limits number|sluice.Timeout seconds; a number is the total
 ---@return sluice.Layer
 local function timeout_layer(limits)
-  if limits == nil then error("layers.timeout: limits are needed, a number of seconds or a table", 2) end
+  if limits == nil then options.misuse "layers.timeout: limits are needed, a number of seconds or a table" end
   limits = options.timeout("layers.timeout", limits)
   local ready = { timeout = limits } -- for the common call without options; nobody writes to it
 
