@@ -31,6 +31,42 @@ describe("pipeline.new", function()
     assert.same({ x = 1 }, endpoint:query(request, { x = 1 }).options)
   end)
 
+  it("tells where a layer was not called, or a method was called with a dot", function()
+    local _, message = pcall(pipeline.new, echo, { tag "a", layers.retry })
+    assert.matches("layer 2 is layers.retry itself: call it, as in layers.retry{...}", message, 1, true)
+    local endpoint = pipeline.new(echo, { tag "a", layers.timeout(3) })
+    for _, misuse in ipairs {
+      function() endpoint.query { messages = {} } end,
+      function() endpoint.query({ messages = {} }, { timeout = 1 }) end,
+      function() endpoint.query() end,
+    } do
+      _, message = pcall(misuse)
+      assert.matches("pipeline_spec.lua:%d+: endpoint:query is a method: call it with a colon", message)
+    end
+    local inherits = setmetatable({ name = "another" }, { __index = endpoint })
+    assert.equal("a", inherits:query({}).request.path)
+  end)
+
+  it("reports misuse at the line of the caller, through every layer", function()
+    local databricks, client = require "sluice.endpoints.databricks", require "sluice.endpoints.client"
+    local leaf = databricks.new(client.new { base = "http://h", host = "h", transport = {} }, "e")
+    local endpoint = pipeline.new(leaf, {
+      layers.log {}, layers.retry {}, layers.retry { total = 9 }, layers.limit { rate = 9 },
+      layers.timeout(3),
+    })
+    local here = debug.getinfo(1, "l").currentline + 2
+    for expected, misuse in pairs {
+      ['endpoint:query: unknown option "timout"'] = function() endpoint:query({}, { timout = 1 }) end,
+      ['query endpoint e: .* f: a function'] = function() return (endpoint:query { f = print }) end,
+      ['argument "request" must be a table, got nil'] = function() assert(endpoint:query()) end,
+    } do
+      local _, message = pcall(misuse)
+      local line = tonumber(message:match("^spec/pipeline_spec.lua:(%d+): "))
+      assert.is_true(line and line >= here and line <= here + 2, message)
+      assert.matches(expected, message)
+    end
+  end)
+
   it("takes a layer that a user wrote, and an endpoint without layers", function()
     local function shout(inner)
       return { query = function(_, request) return inner:query { text = request.text:upper() } end }
@@ -91,7 +127,13 @@ describe("layers.around", function()
     local limit_layer, log_layer = require "sluice.layers.limit", require "sluice.layers.log"
     assert.same({ retry_layer, timeout_layer, limit_layer, log_layer },
       { layers.retry, layers.timeout, layers.limit, layers.log })
-    assert.is_nil(layers.no_such_layer)
+    local here = debug.getinfo(1, "l").currentline + 1
+    local _, message = pcall(function() return layers.no_such_layer end)
+    local expected = ': sluice.layers has no field "no_such_layer" %(there is around, '
+    assert.matches("pipeline_spec.lua:" .. here .. expected, message)
+    _, message = pcall(function() return layers.timeouts end)
+    assert.matches('did you mean "timeout"', message)
+    assert.is_nil(rawget(layers, "no_such_layer"))
   end)
 end)
 

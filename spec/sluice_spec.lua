@@ -7,8 +7,16 @@ describe("sluice", function()
       assert.equal(require("sluice." .. name), sluice[name], name)
     end
     assert.is_function(sluice.layers.retry)
-    assert.is_nil(sluice.no_such_part)
     assert.is_nil(sluice[1])
+  end)
+
+  it("names the field that was meant", function()
+    local here = debug.getinfo(1, "l").currentline + 1
+    local _, message = pcall(function() return sluice.pipelines end)
+    local expected = ': sluice has no field "pipelines" %(did you mean "pipeline"%?%)'
+    assert.matches("sluice_spec.lua:" .. here .. expected, message)
+    assert.has_error(function() return sluice.no_such_part end)
+    assert.is_nil(rawget(sluice, "no_such_part"))
   end)
 
   it("has the functions of its face", function()

@@ -79,6 +79,15 @@ describe("workspace.open", function()
     assert.matches("profiles of .databrickscfg are not read", tostring(err))
   end)
 
+  it("refuses an endpoint without a name, and a dot where a colon is meant", function()
+    local w = assert(workspace.open { transport = {} })
+    local _, message = pcall(function() w:endpoint "" end)
+    local expected = 'workspace:endpoint: argument "name" must be a string that is not empty, got ""'
+    assert.matches("workspace_spec.lua:%d+: " .. expected, message)
+    _, message = pcall(function() w.endpoint "x" end)
+    assert.matches("workspace_spec.lua:%d+: workspace:endpoint is a method: call it with a colon", message)
+  end)
+
   it("refuses misuse", function()
     local _, message = pcall(function() workspace.open { hots = "x" } end)
     assert.matches('workspace_spec.lua:%d+: sluice.workspace: unknown option "hots"', message)

@@ -31,12 +31,23 @@ local modules = {
   progress = true, headers = true, response = true,
 }
 
+local function unknown(name)
+  local options, names = require "sluice.options", { version = true }
+  for _, some in ipairs { functions, modules } do
+    for each in pairs(some) do names[each] = true end
+  end
+  options.misuse('sluice has no field "%s"%s', name, options.hint(name, names))
+end
+
 local function load_field(self, name)
+  if type(name) ~= "string" then return nil end
   local value
   if functions[name] then
     value = require(functions[name][1])[functions[name][2]]
   elseif modules[name] then
     value = require("sluice." .. name)
+  else
+    unknown(name)
   end
   rawset(self, name, value)
   return value

@@ -86,7 +86,8 @@ end
 ---@param name string
 ---@return sluice.endpoints.Databricks
 function methods:endpoint(name)
-  options.argument("workspace:endpoint", "name", name, "string")
+  options.method("workspace:endpoint", self, "serving_endpoints")
+  options.argument("workspace:endpoint", "name", name, "name")
   return databricks.new(self._client, name)
 end
 
