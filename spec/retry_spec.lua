@@ -194,6 +194,20 @@ describe("retry.policy", function()
     assert.matches("a fault", tostring(err))
   end)
 
+  it("refuses kinds that there are not, under the name it was called by", function()
+    for expected, misuse in pairs {
+      ['retry.policy: retry_on: unknown kind "Notfound" %(did you mean "NotFound"'] = function()
+        retry.policy { retry_on = { "TimeoutError", "Notfound" } }
+      end,
+      ['layers.retry: unknown option "attemps"'] = function() layers.retry { attemps = 3 } end,
+      ['layers.retry: option "retry_on" must name kinds'] = function() layers.retry { retry_on = {} } end,
+    } do
+      local _, message = pcall(misuse)
+      assert.matches("retry_spec.lua:%d+: " .. expected, message)
+    end
+    assert.is_table(retry.policy { retry_on = { "DatabricksError", "TimeoutError" } })
+  end)
+
   it("refuses wrong options", function()
     assert.has_error(function() retry.policy { attempts = 0 } end)
     assert.has_error(function() retry.policy { budget = 5 } end)

@@ -85,6 +85,14 @@ local POLICY = {
   end,
 }
 
+local function check_kinds(where, kinds)
+  if #kinds == 0 then options.misuse('%s: option "retry_on" must name kinds, or be a function', where) end
+  for _, kind in ipairs(kinds) do
+    local problem = errors.unknown_kind(kind)
+    if problem then options.misuse("%s: retry_on: %s", where, problem) end
+  end
+end
+
 local function kinds_test(kinds)
   return function(err)
     for _, kind in ipairs(kinds) do
@@ -100,11 +108,14 @@ end
 ---is refused: the error is returned at once. What may have been executed (a time limit after sending,
 ---a cut connection) is not sent again without `resend`. Cancellation is never retried.
 ---@param given? sluice.RetryOptions
+---@param where? string the public name, for messages of misuse
 ---@return sluice.RetryPolicy
-function retry.policy(given)
-  given = options.check("retry.policy", given, POLICY)
+function retry.policy(given, where)
+  where = where or "retry.policy"
+  given = options.check(where, given, POLICY)
   local retry_on = given.retry_on
   if type(retry_on) == "table" and not (getmetatable(retry_on) or {}).__call then
+    check_kinds(where, retry_on)
     retry_on = kinds_test(retry_on)
   end
   return setmetatable({

@@ -9,7 +9,7 @@ local retry = require "sluice.retry"
 ---@param given? sluice.RetryOptions
 ---@return sluice.Layer
 local function retry_layer(given)
-  local policy = retry.policy(given)
+  local policy = retry.policy(given, "layers.retry")
 
   local function query(inner, request, options)
     return policy:run(function() return inner:query(request, options) end)
