@@ -155,6 +155,14 @@ describe("layers.limit", function()
     for _, rate in ipairs { 0, -1, math.huge, 0 / 0 } do
       assert.has_error(function() layers.limit { rate = rate } end)
     end
-    assert.has_error(function() layers.limit {} end)
+    local _, message = pcall(function() layers.limit {} end)
+    assert.matches('limit_spec.lua:%d+: layers.limit: option "rate" is missing', message)
+  end)
+
+  it("shows its counts in JSON", function()
+    local endpoint = layers.limit { rate = 5 } { query = function() return {} end }
+    endpoint:query {}
+    assert.equal('{"passed":1,"pauses":0,"rate":5,"refused":0,"waited":0,"waited_seconds":0,"waiting":0}',
+      require("sluice.json").encode(endpoint.limiter, { canonical = true }))
   end)
 end)

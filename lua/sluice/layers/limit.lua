@@ -23,18 +23,27 @@ local task = require "sluice.task"
 ---@field queue_timeout? number seconds a request may wait, any; then TimeoutError
 ---@field max_pause? number seconds for which a Retry-After can shut the gate, 60
 local LIMIT = {
-  rate = function(value)
-    return type(value) == "number" and value > 0 and value < math.huge, "a number above 0"
-  end,
+  rate = "positive",
   burst = "count?",
   max_queue = "integer?",
   queue_timeout = "seconds?",
   max_pause = "seconds?",
 }
 
+local limiter_metatable = { __name = "sluice.limiter" }
+
+-- Its counts: what is private may be no number that JSON has.
+function limiter_metatable.__tojson(limiter)
+  local counts = {}
+  for name, value in next, limiter do
+    if name:sub(1, 1) ~= "_" then counts[name] = value end
+  end
+  return counts
+end
+
 local function new_limiter(given)
   local burst = given.burst or math.max(1, math.ceil(given.rate))
-  return {
+  return setmetatable({
     rate = given.rate,
     passed = 0, waited = 0, waited_seconds = 0, waiting = 0, refused = 0, pauses = 0,
     _burst = burst,
@@ -45,7 +54,7 @@ local function new_limiter(given)
     _queue_timeout = given.queue_timeout,
     _max_pause = given.max_pause or 60,
     _gate = nil, -- made by the first who waits
-  }
+  }, limiter_metatable)
 end
 
 -- Seconds until a token is there; takes it and gives 0 when one is.
