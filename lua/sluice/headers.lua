@@ -50,6 +50,16 @@ function metatable.__len(object)
   return #fields_of(object)
 end
 
+-- In JSON, and so in a log line: the first value of each field by its name in lower case, secrets as `***`.
+function metatable.__tojson(object)
+  local map = {}
+  for _, field in ipairs(fields_of(object)) do
+    local name = field[1]:lower()
+    if map[name] == nil then map[name] = tostring(field[2]) end
+  end
+  return map
+end
+
 local function is_headers(value)
   return getmetatable(value) == metatable
 end
