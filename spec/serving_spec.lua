@@ -169,10 +169,10 @@ describe("serving_endpoints", function()
     local endpoints = endpoints_of(function() end)
     for expected, misuse in pairs {
       ['serving_endpoints:get: argument "name" must be a string'] = function() endpoints:get(nil) end,
-      ['serving_endpoints:get: argument "name" is empty'] = function() endpoints:get("") end,
+      ['serving_endpoints:get: argument "name" must be a string that'] = function() endpoints:get("") end,
       ['serving_endpoints:get: unknown option "timout"'] = function() endpoints:get("e", { timout = 1 }) end,
       ['serving_endpoints:create: argument "body"'] = function() endpoints:create("e") end,
-      ['serving_endpoints:create: argument "name"'] = function() endpoints:create {} end,
+      ['serving_endpoints:create: the body needs a name'] = function() endpoints:create {} end,
       ['serving_endpoints:create_and_wait: unknown option "time"'] = function()
         endpoints:create_and_wait({ name = "e" }, { time = 1 })
       end,
@@ -180,6 +180,9 @@ describe("serving_endpoints", function()
       ['serving_endpoints:query: argument "request"'] = function() endpoints:query("e") end,
       ['serving_endpoints:list: unknown option "x"'] = function() endpoints:list { x = 1 } end,
       ['serving_endpoints:delete: argument "name"'] = function() endpoints:delete() end,
+      ['serving_endpoints:list is a method: call it with a colon'] = function() endpoints.list() end,
+      ['serving_endpoints:get is a method'] = function() endpoints.get "e" end,
+      ['serving_endpoints:create_and_wait is a method'] = function() endpoints.create_and_wait {} end,
     } do
       local ok, message = pcall(misuse)
       assert.is_false(ok)
@@ -194,7 +197,7 @@ describe("waiter.judge", function()
       { "ready", state("READY", "NOT_UPDATING", "DEPLOYMENT_READY") },
       { "ready", state("READY", "NOT_UPDATING") },
       { "ready", state("READY", "SOMETHING_NEW") },
-      { "ready", state("NOT_READY", "NOT_UPDATING") }, -- an endpoint without a model
+      { "failed", state("NOT_READY", "NOT_UPDATING"), "no served entities, so it cannot become ready" },
       { "waiting", state("READY", "IN_PROGRESS", "DEPLOYMENT_READY") },
       { "waiting", state("NOT_READY", "IN_PROGRESS", "DEPLOYMENT_CREATING") },
       { "waiting", state("NOT_READY", "IN_PROGRESS", "DEPLOYMENT_FAILED") },
@@ -287,6 +290,29 @@ describe("serving_endpoints:create_and_wait", function()
     assert.equal("wait for endpoint e: m-1 is DEPLOYMENT_FAILED: the container does not start "
       .. "(OperationFailed)", tostring(err))
     assert.equal("UPDATE_FAILED", err.endpoint.state.config_update)
+  end)
+
+  it("says at once that nothing can become ready, and which key was meant", function()
+    local function made(config)
+      return task.simulate(function()
+        local app = require("sluice.emulator").new({}).app
+        local w = assert(require("sluice.workspace").open { transport = app, token = "dapi-spec-token" })
+        local started = task.now()
+        local endpoint, err = w.serving_endpoints:create_and_wait { name = "e", config = config }
+        assert.is_true(task.now() - started < 1)
+        return endpoint, err
+      end)
+    end
+    local endpoint, err = made { served_entites = { { entity_name = "m" } } }
+    assert.is_nil(endpoint)
+    assert.equal("OperationFailed", err.kind)
+    assert.equal("NOT_READY", err.endpoint.state.ready)
+    assert.matches('no served entities, .*: the config has "served_entites" %(did you mean "served_entities"',
+      tostring(err))
+    for _, config in ipairs { false, {} } do
+      _, err = made(config or nil)
+      assert.matches("no served entities, so it cannot become ready %(OperationFailed%)", tostring(err))
+    end
   end)
 
   it("gives up when the time is over", function()

@@ -47,14 +47,24 @@ end
 local CALL = { timeout = "table|number?", request_id = "string?" }
 
 local function check_call(where, given)
-  given = options.check(where, given, CALL, 4)
-  options.timeout(where, given.timeout, 4)
+  given = options.check(where, given, CALL)
+  options.timeout(where, given.timeout)
   return given
 end
 
+local function check_self(where, self)
+  options.method(where, self, "_client")
+end
+
 local function check_name(where, name)
-  options.argument(where, "name", name, "string", 4)
-  if name == "" then error(where .. ': argument "name" is empty', 3) end
+  options.argument(where, "name", name, "name")
+end
+
+local function check_body(where, body)
+  options.argument(where, "body", body, "table")
+  if type(body.name) ~= "string" or body.name == "" then
+    options.misuse("%s: the body needs a name, a string that is not empty", where)
+  end
 end
 
 local function path_of(name)
@@ -73,6 +83,7 @@ end
 ---@return table? endpoint
 ---@return sluice.Error? err kind ResourceDoesNotExist where there is none
 function methods:get(name, given)
+  check_self("serving_endpoints:get", self)
   check_name("serving_endpoints:get", name)
   given = check_call("serving_endpoints:get", given)
   return call(self, self._safe, {
@@ -85,6 +96,7 @@ end
 ---@return table[]? endpoints
 ---@return sluice.Error? err
 function methods:list(given)
+  check_self("serving_endpoints:list", self)
   given = check_call("serving_endpoints:list", given)
   local what = { method = "GET", path = BASE, operation = "list endpoints" }
   local answer, err = call(self, self._safe, what, given)
@@ -99,8 +111,8 @@ end
 ---@return table? endpoint as it is now, usually not ready
 ---@return sluice.Error? err kind ResourceAlreadyExists where the name is taken
 function methods:create(body, given)
-  options.argument("serving_endpoints:create", "body", body, "table")
-  check_name("serving_endpoints:create", body.name)
+  check_self("serving_endpoints:create", self)
+  check_body("serving_endpoints:create", body)
   given = check_call("serving_endpoints:create", given)
   return call(self, self._unsafe, {
     method = "POST", path = BASE, body = body, operation = "create endpoint", object = body.name,
@@ -115,13 +127,13 @@ local WAIT = { timeout = "seconds?", on_poll = "callable?" }
 ---@return table? endpoint
 ---@return sluice.Error? err as of create and wait
 function methods:create_and_wait(body, given)
+  check_self("serving_endpoints:create_and_wait", self)
   given = options.check("serving_endpoints:create_and_wait", given, WAIT)
-  options.argument("serving_endpoints:create_and_wait", "body", body, "table")
-  check_name("serving_endpoints:create_and_wait", body.name)
+  check_body("serving_endpoints:create_and_wait", body)
   local started = task.now()
   local created, err = self:create(body)
   if not created then return nil, err end
-  return waiter.wait(self, body.name, given, { started = started, is_new = true })
+  return waiter.wait(self, body.name, given, { started = started, is_new = true, config = body.config })
 end
 
 ---Waits until an endpoint is ready and no update of it is under way.
@@ -130,6 +142,7 @@ end
 ---@return table? endpoint
 ---@return sluice.Error? err kind OperationFailed, with what the deployment says; OperationTimeout; or as of get
 function methods:wait(name, given)
+  check_self("serving_endpoints:wait", self)
   check_name("serving_endpoints:wait", name)
   given = options.check("serving_endpoints:wait", given, WAIT)
   return waiter.wait(self, name, given, { started = task.now() })
@@ -141,6 +154,7 @@ end
 ---@return table? answer
 ---@return sluice.Error? err kind ResourceDoesNotExist where there is none
 function methods:delete(name, given)
+  check_self("serving_endpoints:delete", self)
   check_name("serving_endpoints:delete", name)
   given = check_call("serving_endpoints:delete", given)
   local answer, err = call(self, self._safe, {
@@ -159,6 +173,7 @@ end
 ---@return table? response
 ---@return sluice.Error? err
 function methods:query(name, request, given)
+  check_self("serving_endpoints:query", self)
   check_name("serving_endpoints:query", name)
   options.argument("serving_endpoints:query", "request", request, "table")
   options.check("serving_endpoints:query", given, query_options)

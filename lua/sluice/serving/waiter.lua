@@ -2,6 +2,7 @@
 -- Waiting for a serving endpoint: how often to look, and what the states mean.
 
 local errors = require "sluice.errors"
+local options = require "sluice.options"
 local system = require "sluice.core.system"
 local task = require "sluice.task"
 
@@ -67,8 +68,9 @@ function waiter.judge(endpoint)
   -- the update is over and it is not ready: with a failed deployment it will never be
   local failed = failed_deployment(endpoint)
   if failed then return "failed", failed end
-  -- without a model there is nothing that could become ready
-  if update == "NOT_UPDATING" and #entities_of(endpoint) == 0 then return "ready" end
+  if update == "NOT_UPDATING" and #entities_of(endpoint) == 0 then
+    return "failed", "it has no served entities, so it cannot become ready"
+  end
   return "waiting"
 end
 
@@ -81,6 +83,17 @@ local function failure(name, endpoint, why)
   return errors.new("OperationFailed", {
     operation = "wait for endpoint", object = name, message = why, endpoint = endpoint,
   })
+end
+
+local ENTITIES <const> = { "served_entities", "served_models" }
+
+-- The service ignores keys that it does not know, so a misspelt `served_entities` shows only here.
+local function misspelt(config)
+  for key in pairs(table_of(config)) do
+    local near = type(key) == "string" and options.nearest(key, ENTITIES)
+    if near and near ~= key then return (': the config has "%s" (did you mean "%s"?)'):format(key, near) end
+  end
+  return ""
 end
 
 local function timed_out(name, timeout, last, last_error)
@@ -111,7 +124,7 @@ end
 ---@param endpoints sluice.ServingEndpoints
 ---@param name string
 ---@param given sluice.WaitOptions
----@param origin { started: number, is_new?: boolean } when the operation began; whether it was a creation
+---@param origin { started: number, is_new?: boolean, config?: any } when the operation began; whether it was a creation, and of what
 ---@return table? endpoint
 ---@return sluice.Error? err
 function waiter.wait(endpoints, name, given, origin)
@@ -127,7 +140,7 @@ function waiter.wait(endpoints, name, given, origin)
       if given.on_poll then given.on_poll(endpoint, elapsed) end
       local verdict, why = waiter.judge(endpoint)
       if verdict == "ready" then return endpoint end
-      if verdict == "failed" then return nil, failure(name, endpoint, why) end
+      if verdict == "failed" then return nil, failure(name, endpoint, why .. misspelt(origin.config)) end
     elseif goes_on(err, origin, elapsed) then
       last_error = err
     else
