@@ -169,3 +169,12 @@ void sl_clock_release(sl_clock *clock)
     *link = clock->next;
     sl_free(clock->core, clock);
 }
+
+void sl_clocks_free(sl_core *core)
+{
+    while (core->simulated) {
+        sl_clock *clock = core->simulated;
+        core->simulated = clock->next;
+        sl_free(core, clock);
+    }
+}

@@ -2,6 +2,7 @@
 /* The core itself: made, tied to a Lua state, pumped, shut down. */
 #include "internal.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,9 +12,12 @@ enum {
     /* Resumes between two looks at descriptors and timers: epoll_wait costs as much as 5 of them.
      */
     RESUMES_PER_TURN = 128,
+    /* Microseconds of a turn while everything unwinds: tasks that compute are sliced. */
+    UNWINDING_TURN = 5000,
 };
 
 static const char core_key[] = "sluice.core";
+static const char origin_name_key[] = "sluice.origin";
 
 /* ---- life ---- */
 
@@ -50,6 +54,8 @@ static int core_attach(lua_State *L)
     sl_core *core = lua_touserdata(L, 1);
     lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
     core->L = lua_tothread(L, -1);
+    lua_pushliteral(L, "_scope"); /* lives in the registry: sl_error_origin never makes it */
+    lua_rawsetp(L, LUA_REGISTRYINDEX, origin_name_key);
     lua_pushlightuserdata(L, core);
     lua_rawsetp(L, LUA_REGISTRYINDEX, core_key);
     return 0;
@@ -79,7 +85,7 @@ sl_core *sl_core_find(lua_State *L)
 sl_core *sl_core_of(lua_State *L)
 {
     sl_core *core = sl_core_find(L);
-    if (!core)
+    if (!core || core->closing)
         luaL_error(L, "there is no loop here: call this inside sluice.run(f)");
     return core;
 }
@@ -96,6 +102,7 @@ static void run_close_hooks(sl_core *core)
 void sl_core_close(sl_core *core)
 {
     core->closing = true;
+    sl_scopes_abandon(core);
     run_close_hooks(core);
     if (core->wake_io.fd >= 0) {
         sl_io_watch(core, &core->wake_io, 0);
@@ -207,8 +214,21 @@ void sl_core_exit(sl_core *core, int status)
     sl_scope_cancel(core, &core->root, "the program ends", LUA_NOREF);
 }
 
+/** Waits for a moment, whoever's the loop is: a host's own is not turned here. */
+static void wait_briefly(sl_core *core, int64_t limit)
+{
+    if (core->backend->poll) {
+        sl_core_wait(core, limit);
+        return;
+    }
+    int64_t due = sl_core_next_due(core);
+    poll(NULL, 0, due >= 0 && due < limit ? (int)(due / 1000) : (int)(limit / 1000));
+}
+
 void sl_core_shut_down(sl_core *core, int64_t grace)
 {
+    if (core->pumping)
+        return;
     int64_t end = sl_clock_read() + grace;
     sl_scope_cancel(core, &core->root, "the instance is shut down", LUA_NOREF);
     for (sl_scope *group = core->groups; group; group = group->outer)
@@ -217,8 +237,8 @@ void sl_core_shut_down(sl_core *core, int64_t grace)
         int64_t left = end - sl_clock_read();
         if (left <= 0)
             break;
-        if (!sl_core_pump(core, 0) && core->tasks > 0 && core->backend->poll)
-            sl_core_wait(core, left < 10000 ? left : 10000);
+        if (!sl_core_pump(core, UNWINDING_TURN) && core->tasks > 0)
+            wait_briefly(core, left < 10000 ? left : 10000);
     }
 }
 

@@ -15,6 +15,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/** What every luaopen_sluice_core_NAME is declared with: a stock Lua finds them by name. */
+#if defined(__GNUC__)
+#undef LUAMOD_API
+#define LUAMOD_API __attribute__((visibility("default")))
+#endif
+
 /** One instance of the runtime. */
 typedef struct sl_core sl_core;
 /** One task; valid while it lives, and only on the core's thread. */

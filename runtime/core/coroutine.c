@@ -24,6 +24,8 @@ static void slice_hook(lua_State *L, lua_Debug *frame)
         lua_sethook(L, NULL, 0, 0);
         return;
     }
+    if (L != core->running)
+        return; /* resumed by other means than ours: whoever did would take the yield for its own */
     if (core->raise_in_slice) {
         core->raise_in_slice = core->interrupt_seen = false;
         sl_slice_arm(core, L);

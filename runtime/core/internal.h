@@ -233,6 +233,8 @@ size_t sl_clock_advance(sl_core *core);
 /** A simulated clock with one user; NULL without memory. */
 sl_clock *sl_clock_new(sl_core *core, double epoch, uint64_t seed);
 void sl_clock_release(sl_clock *clock);
+/** Frees the simulated clocks that are left. */
+void sl_clocks_free(sl_core *core);
 
 /* task.c */
 extern const char sl_task_type[];
@@ -246,10 +248,15 @@ int l_task_join(lua_State *L);
 int sl_task_finish(lua_State *L, sl_task *task);
 int sl_task_push_results(lua_State *L, int handle, sl_task *task);
 int sl_message_handler(lua_State *L);
-/** Tells the host's error callback of the error at `index`. */
+/** Tells the host's error callback of the error at `index`. Needs 3 slots; never raises. */
 void sl_report_error(lua_State *L, sl_core *core, int index);
+/** Pushes what tostring gives for the value at `index`, or why it fails. Raises no error of Lua
+ * code's. */
+void sl_push_text(lua_State *L, int index);
 /** Pushes the text of the error at `index` with its traceback. */
 void sl_push_error_text(lua_State *L, int index);
+/** Ends a task that will never run again. Does not raise. */
+void sl_task_abandon(sl_task *task);
 void sl_thread_pool_free(sl_core *core);
 
 /* wait.c */
@@ -266,8 +273,12 @@ void sl_wait_interrupt(sl_task *task, enum sl_outcome outcome);
 /** Pushes what a wait would raise now and returns true; false when nothing is pending. */
 bool sl_pending_push(lua_State *L, sl_task *task);
 bool sl_is_pending(sl_task *task);
-/** Pushes the err of an interrupted wait. */
-void sl_outcome_push(lua_State *L, sl_task *task);
+/**
+ * For the edge of a scope, which must not be left by an error: pushes the err of what is pending,
+ * or of the wait that was interrupted. Needs 3 slots and never raises; pushes what went wrong where
+ * there is no memory for the err.
+ */
+void sl_interruption_push(lua_State *L, sl_task *task);
 /** Whether the running task can wait where it is. */
 bool sl_can_wait(lua_State *L, sl_core *core);
 int sl_raise_cannot_wait(lua_State *L);
@@ -277,15 +288,21 @@ void sl_scope_init(sl_scope *scope, sl_task *owner, sl_scope *outer);
 void sl_scope_cancel(sl_core *core, sl_scope *scope, const char *reason, int reason_ref);
 void sl_scope_add(sl_scope *scope, sl_task *task);
 void sl_scope_remove(sl_task *task);
+/** The serial of the scope whose cancellation or deadline made this error; 0 for any other. Does
+ * not raise: the name of the field lives as long as the core. */
+uint64_t sl_error_origin(lua_State *L, int index);
 int sl_scope_body_done(lua_State *L, int status, lua_KContext ctx);
-/** A task has failed with the error at `index`: its scope hears of it. */
-void sl_scope_child_failed(lua_State *L, sl_task *task, int index);
+/** A task has failed with the error at the top: its scope hears of it. Needs 3 slots; never raises.
+ */
+void sl_scope_child_failed(lua_State *L, sl_task *task);
 int l_scope_run(lua_State *L);
 int l_scope_timeout(lua_State *L);
 int l_scope_shield(lua_State *L);
 int l_scope_simulate(lua_State *L);
 int l_group_new(lua_State *L);
 void sl_scope_register(lua_State *L);
+/** Ends what is left of tasks and groups, for the core goes; their handles may stay. */
+void sl_scopes_abandon(sl_core *core);
 
 /* coroutine.c */
 /** Puts our resume, wrap, yield and close into the table `coroutine`; pushes the old ones. */
@@ -308,6 +325,6 @@ int l_task_tree(lua_State *L);
 int l_core_run(lua_State *L);
 
 /* task_binding.c */
-int luaopen_sluice_core_task(lua_State *L);
+LUAMOD_API int luaopen_sluice_core_task(lua_State *L);
 
 #endif

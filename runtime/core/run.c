@@ -11,7 +11,7 @@ typedef struct run_box {
 
 static const char run_type[] = "sluice.run";
 
-static void run_close(run_box *box)
+static void run_close(lua_State *L, run_box *box)
 {
     sl_core *core = box->core;
     if (!core)
@@ -19,12 +19,14 @@ static void run_close(run_box *box)
     box->core = NULL;
     sl_core_shut_down(core, 1000000);
     sl_core_close(core);
+    if (sl_core_find(L) == core)
+        sl_core_detach(L);
     sl_core_delete(core);
 }
 
 static int l_run_gc(lua_State *L)
 {
-    run_close(luaL_checkudata(L, 1, run_type));
+    run_close(L, luaL_checkudata(L, 1, run_type));
     return 0;
 }
 
@@ -84,17 +86,16 @@ int l_core_run(lua_State *L)
     if (sl_core_find(L))
         return luaL_error(L, "sluice.run: a loop is running already: call the function itself");
     run_box *box = run_open(L);
-    lua_toclose(L, -1);
     lua_insert(L, 1);
+    lua_toclose(L, 1);
     sl_coroutine_install(L);
     lua_insert(L, 2);
     lua_pushlightuserdata(L, box->core);
     lua_pushcclosure(L, l_run_protected, 1);
     lua_insert(L, 3);
     int status = lua_pcall(L, lua_gettop(L) - 3, LUA_MULTRET, 0);
+    run_close(L, box);
     sl_coroutine_restore(L, 2);
-    run_close(box);
-    sl_core_detach(L);
     if (status != LUA_OK)
         return lua_error(L);
     return lua_gettop(L) - 2;

@@ -7,6 +7,11 @@
 
 static const char scope_type[] = "sluice.scope";
 
+enum {
+    /* Slots that the edge of a scope needs beside the results of its body. */
+    EDGE_STACK = 8,
+};
+
 enum scope_kind {
     SCOPE_PLAIN,
     SCOPE_TIMEOUT,
@@ -147,8 +152,7 @@ static bool error_field_is(lua_State *L, int index, const char *field, const cha
     return same;
 }
 
-/** The serial of the scope whose cancellation or deadline made this error; 0 for any other. */
-static uint64_t error_origin(lua_State *L, int index)
+uint64_t sl_error_origin(lua_State *L, int index)
 {
     index = lua_absindex(L, index);
     if (!lua_istable(L, index))
@@ -159,30 +163,53 @@ static uint64_t error_origin(lua_State *L, int index)
     return serial;
 }
 
-void sl_scope_child_failed(lua_State *L, sl_task *task, int index)
+/* Stack: the task, its error. */
+static int l_child_failed(lua_State *L)
 {
+    sl_task *task = lua_touserdata(L, 1);
     sl_scope *scope = task->parent;
-    luaL_checkstack(L, 8, NULL);
-    if (task->base.cancelled && error_field_is(L, index, "kind", "TaskCancelled"))
-        return;
-    if (task->base.due_scope && error_origin(L, index) == task->base.due_scope->serial) {
+    if (task->base.cancelled && error_field_is(L, 2, "kind", "TaskCancelled"))
+        return 0;
+    if (task->base.due_scope && sl_error_origin(L, 2) == task->base.due_scope->serial) {
         scope->child_timed_out = true;
-        return;
+        return 0;
     }
     if (task->joiners.first || task->observed)
-        return;
+        return 0;
     if (!scope->owner || scope->error_ref != LUA_NOREF) {
-        sl_report_error(L, task->core, index);
-        return;
+        sl_report_error(L, task->core, 2);
+        return 0;
     }
-    lua_pushvalue(L, index);
     scope->error_ref = luaL_ref(L, LUA_REGISTRYINDEX);
     sl_scope_cancel(task->core, scope, "a task of its scope failed", LUA_NOREF);
+    return 0;
+}
+
+void sl_scope_child_failed(lua_State *L, sl_task *task)
+{
+    sl_core *core = task->core;
+    lua_pushcfunction(L, l_child_failed);
+    lua_pushlightuserdata(L, task);
+    lua_pushvalue(L, -3);
+    if (lua_pcall(L, 2, 0, 0) == LUA_OK)
+        return;
+    lua_pop(L, 1);
+    if (core->on_error)
+        core->on_error(core->on_error_user, "a task failed, and there is no memory to tell why");
+    sl_scope_cancel(core, task->parent, "a task of its scope failed", LUA_NOREF);
 }
 
 /* ---- leaving: join the children, decide what comes out ---- */
 
 static int scope_finish(lua_State *L, sl_scope *scope);
+
+/** Puts what interrupts the owner in the place of what the body left. */
+static void scope_take_interruption(lua_State *L, sl_scope *scope)
+{
+    lua_settop(L, 2);
+    sl_interruption_push(L, scope->owner);
+    scope->failed = true;
+}
 
 static int scope_children_ended(lua_State *L, int status, lua_KContext ctx)
 {
@@ -191,9 +218,7 @@ static int scope_children_ended(lua_State *L, int status, lua_KContext ctx)
     sl_task *task = scope->owner;
     if (task->outcome != SL_DONE) {
         scope->leaving = false;
-        lua_settop(L, 2);
-        sl_outcome_push(L, task);
-        scope->failed = true;
+        scope_take_interruption(L, scope);
         scope_cancel_children(scope, "its scope was cancelled");
     }
     return scope_finish(L, scope);
@@ -206,7 +231,7 @@ static void scope_take_error(lua_State *L, sl_scope *scope)
     lua_rawgeti(L, LUA_REGISTRYINDEX, scope->error_ref);
     luaL_unref(L, LUA_REGISTRYINDEX, scope->error_ref);
     scope->error_ref = LUA_NOREF;
-    bool of_body = scope->failed && error_origin(L, -2) != scope->serial;
+    bool of_body = scope->failed && sl_error_origin(L, -2) != scope->serial;
     if (of_body) {
         sl_report_error(L, core, -1);
         lua_pop(L, 1);
@@ -231,7 +256,7 @@ static int scope_results(lua_State *L, scope_object *object)
     scope->reason_ref = LUA_NOREF;
     if (!scope->failed)
         return lua_gettop(L) - 2;
-    if (error_origin(L, -1) != scope->serial)
+    if (sl_error_origin(L, -1) != scope->serial)
         return lua_error(L);
     lua_pushnil(L);
     lua_insert(L, -2);
@@ -245,9 +270,9 @@ static int scope_finish(lua_State *L, sl_scope *scope)
     if (scope->children) {
         bool interrupted = scope->failed;
         if (!interrupted && sl_is_pending(task)) {
-            lua_settop(L, 2);
-            sl_pending_push(L, task);
-            interrupted = scope->failed = true;
+            task->outcome = SL_DONE;
+            scope_take_interruption(L, scope);
+            interrupted = true;
         }
         if (interrupted)
             scope_cancel_children(scope, "its scope has ended");
@@ -257,9 +282,8 @@ static int scope_finish(lua_State *L, sl_scope *scope)
     if (scope->error_ref != LUA_NOREF)
         scope_take_error(L, scope);
     if (!scope->failed && scope->child_timed_out && sl_is_pending(task)) {
-        lua_settop(L, 2);
-        sl_pending_push(L, task);
-        scope->failed = true;
+        task->outcome = SL_DONE;
+        scope_take_interruption(L, scope);
     }
     if (scope == &task->base)
         return sl_task_finish(L, task);
@@ -270,9 +294,14 @@ static int scope_finish(lua_State *L, sl_scope *scope)
 int sl_scope_body_done(lua_State *L, int status, lua_KContext ctx)
 {
     sl_scope *scope = (sl_scope *)ctx;
-    luaL_checkstack(L, 8, NULL);
     if (status != LUA_OK && status != LUA_YIELD)
         scope->failed = true; /* the error is at 3, in the place of f */
+    if (!lua_checkstack(L, EDGE_STACK)) {
+        /* no room beside its results: they make place for what lua_error would be */
+        lua_settop(L, 2);
+        lua_pushnil(L);
+        scope->failed = true;
+    }
     return scope_finish(L, scope);
 }
 
@@ -403,12 +432,24 @@ int l_group_new(lua_State *L)
     return 1;
 }
 
+static int group_closed(lua_State *L, int status, lua_KContext ctx);
+
+static int group_wait(lua_State *L, scope_object *object)
+{
+    sl_task *task = object->core->current;
+    object->scope.leaving = true;
+    sl_waitlist_append(&object->closers, task);
+    return sl_wait_raw(L, task, true, (lua_KContext)object, group_closed);
+}
+
 static int group_closed(lua_State *L, int status, lua_KContext ctx)
 {
     (void)status;
     scope_object *object = (scope_object *)ctx;
     if (object->closed)
         return 0;
+    if (object->scope.children) /* a task was spawned after the last one had ended */
+        return group_wait(L, object);
     object->closed = true;
     sl_scope **link = &object->core->groups;
     while (*link != &object->scope)
@@ -422,6 +463,14 @@ static int group_closed(lua_State *L, int status, lua_KContext ctx)
     return 0;
 }
 
+/** Whether the task, or one it belongs to, belongs to the group. */
+static bool is_inside(const sl_task *task, const sl_scope *group)
+{
+    while (task && task->parent != group)
+        task = task->parent ? task->parent->owner : NULL;
+    return task != NULL;
+}
+
 /* Waits whatever is pending for the caller: a closer runs in cancelled tasks too. */
 static int l_group_close(lua_State *L)
 {
@@ -430,17 +479,14 @@ static int l_group_close(lua_State *L)
         return luaL_error(L, "a scope closes when its function returns");
     if (object->closed)
         return 0;
-    sl_task *task = object->core->current;
     sl_scope_cancel(object->core, &object->scope, "its group was closed", LUA_NOREF);
     if (!object->scope.children)
         return group_closed(L, LUA_OK, (lua_KContext)object);
     if (!sl_can_wait(L, object->core))
         return sl_raise_cannot_wait(L);
-    if (task->parent == &object->scope)
+    if (is_inside(object->core->current, &object->scope))
         return luaL_error(L, "a task of the group cannot close it: it would wait for itself");
-    object->scope.leaving = true;
-    sl_waitlist_append(&object->closers, task);
-    return sl_wait_raw(L, task, true, (lua_KContext)object, group_closed);
+    return group_wait(L, object);
 }
 
 static int l_scope_spawn(lua_State *L)
@@ -473,6 +519,43 @@ static int l_scope_tostring(lua_State *L)
     lua_pushfstring(L, "sluice.scope (%s, %s)", names[object->kind],
                     object->closed ? "closed" : "open");
     return 1;
+}
+
+/** A task that was started last, of those under a scope: nothing is under it. */
+static sl_task *leaf_of(const sl_scope *scope)
+{
+    sl_task *leaf = NULL;
+    while (scope && scope->children) {
+        leaf = scope->children;
+        scope = leaf->scope;
+        while (scope && !scope->children)
+            scope = scope->outer;
+    }
+    return leaf;
+}
+
+static void abandon_children(sl_scope *root)
+{
+    sl_task *task;
+    while ((task = leaf_of(root)) != NULL) {
+        for (sl_scope *scope = task->scope; scope != &task->base; scope = scope->outer)
+            ((scope_object *)scope)->closed = true;
+        sl_task_abandon(task);
+    }
+}
+
+void sl_scopes_abandon(sl_core *core)
+{
+    abandon_children(&core->root);
+    while (core->groups) {
+        scope_object *group = (scope_object *)core->groups;
+        abandon_children(&group->scope);
+        core->groups = group->scope.outer;
+        group->closed = true;
+        lua_pushnil(core->L);
+        lua_rawsetp(core->L, LUA_REGISTRYINDEX, group);
+    }
+    sl_clocks_free(core);
 }
 
 static const luaL_Reg scope_methods[] = {

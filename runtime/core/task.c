@@ -52,6 +52,8 @@ static void thread_give(sl_core *core, sl_thread thread, bool clean)
 
 void sl_thread_pool_free(sl_core *core)
 {
+    for (size_t i = 0; i < core->pool_used; i++)
+        luaL_unref(core->L, LUA_REGISTRYINDEX, core->pool[i].ref);
     sl_free(core, core->pool);
     core->pool = NULL;
     core->pool_size = core->pool_used = 0;
@@ -125,11 +127,30 @@ int sl_message_handler(lua_State *L)
     return 1;
 }
 
+static int l_to_text(lua_State *L)
+{
+    luaL_tolstring(L, 1, NULL);
+    return 1;
+}
+
+void sl_push_text(lua_State *L, int index)
+{
+    index = lua_absindex(L, index);
+    luaL_checkstack(L, 4, NULL);
+    lua_pushcfunction(L, l_to_text);
+    lua_pushvalue(L, index);
+    if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+        return;
+    const char *why = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "?";
+    lua_pushfstring(L, "a value whose __tostring fails: %s", why);
+    lua_remove(L, -2);
+}
+
 void sl_push_error_text(lua_State *L, int index)
 {
     index = lua_absindex(L, index);
     luaL_checkstack(L, 4, NULL);
-    luaL_tolstring(L, index, NULL);
+    sl_push_text(L, index);
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, task_failure_key) != LUA_TTABLE) {
         lua_pop(L, 1);
         return;
@@ -150,38 +171,62 @@ void sl_push_error_text(lua_State *L, int index)
     lua_rawsetp(L, LUA_REGISTRYINDEX, task_failure_key);
 }
 
+static int l_error_text(lua_State *L)
+{
+    sl_push_error_text(L, 1);
+    return 1;
+}
+
 void sl_report_error(lua_State *L, sl_core *core, int index)
 {
     if (!core->on_error)
         return;
-    sl_push_error_text(L, index);
-    core->on_error(core->on_error_user, lua_tostring(L, -1));
+    index = lua_absindex(L, index);
+    lua_pushcfunction(L, l_error_text);
+    lua_pushvalue(L, index);
+    (void)lua_pcall(L, 1, 1, 0);
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
+    core->on_error(core->on_error_user, text ? text : "an error without a text");
     lua_pop(L, 1);
 }
 
 /* ---- a task's way from spawn to end; its coroutine holds: handle, message handler, f, ... ---- */
 
-/** Keeps what the body left at 3 and above: results, or the error at the top. */
-static void keep_results(lua_State *L, sl_task *task)
+static int l_pack(lua_State *L)
 {
-    int count = task->failed ? 1 : lua_gettop(L) - 2;
-    if (count > 1) {
-        lua_createtable(L, count, 0);
-        lua_insert(L, 3);
-        for (int i = count; i >= 1; i--)
-            lua_rawseti(L, 3, i);
-    }
-    task->results = count;
-    if (count > 0)
-        lua_setiuservalue(L, 1, 1);
+    int count = lua_gettop(L);
+    lua_createtable(L, count, 0);
+    lua_insert(L, 1);
+    for (int i = count; i >= 1; i--)
+        lua_rawseti(L, 1, i);
+    return 1;
 }
 
+/** Leaves one value at the top, of what the body left at 3 and above: its result, the table of
+ * them, or the error. Does not raise. */
+static void pack_results(lua_State *L, sl_task *task)
+{
+    task->results = lua_gettop(L) - 2;
+    if (task->results < 2)
+        return;
+    lua_pushcfunction(L, l_pack);
+    lua_insert(L, 3);
+    if (lua_pcall(L, task->results, 1, 0) != LUA_OK)
+        task->failed = true;
+}
+
+/* Nothing here raises: an error would leave a task that never ends. */
 static int task_end(lua_State *L, sl_task *task)
 {
     sl_core *core = task->core;
-    if (task->failed)
-        sl_scope_child_failed(L, task, lua_gettop(L));
-    keep_results(L, task);
+    if (!task->failed)
+        pack_results(L, task);
+    if (task->failed) {
+        task->results = 1;
+        sl_scope_child_failed(L, task);
+    }
+    if (task->results > 0)
+        lua_setiuservalue(L, 1, 1);
     if (task->base.reason_ref > 0)
         luaL_unref(L, LUA_REGISTRYINDEX, task->base.reason_ref);
     task->base.reason_ref = LUA_NOREF;
@@ -209,9 +254,10 @@ static int task_main(lua_State *L)
 {
     sl_task *task = lua_touserdata(L, 1);
     lua_KContext ctx = (lua_KContext)&task->base;
-    if (sl_pending_push(L, task)) {
-        lua_replace(L, 3);
-        lua_settop(L, 3); /* as after a failed call of f */
+    if (sl_is_pending(task)) {
+        lua_settop(L, 2); /* as after a failed call of f */
+        task->outcome = SL_DONE;
+        sl_interruption_push(L, task);
         return task_body_done(L, LUA_ERRRUN, ctx);
     }
     int status = lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 2, ctx, task_body_done);
@@ -253,14 +299,9 @@ sl_task *sl_task_spawn(lua_State *L, sl_core *core, sl_scope *parent)
     return task;
 }
 
-/** The coroutine broke outside of every protected call: out of memory, or of C stack. */
-static void task_broke(sl_task *task)
+/** What is left to do for a task that ends without running on. */
+static void task_forget(sl_task *task)
 {
-    sl_core *core = task->core;
-    if (core->on_error)
-        core->on_error(core->on_error_user, lua_tostring(task->co, -1)
-                                                ? lua_tostring(task->co, -1)
-                                                : "a task broke: out of memory");
     if (task->state == SL_TASK_ENDED)
         return;
     task->failed = true;
@@ -269,7 +310,32 @@ static void task_broke(sl_task *task)
     sl_scope_remove(task);
     sl_waitlist_wake(&task->joiners, SIZE_MAX);
     sl_clock_release(task->clock);
-    core->tasks--;
+    task->clock = &task->core->real;
+    task->core->tasks--;
+}
+
+/** The coroutine broke outside of every protected call: there was no memory to begin with. */
+static void task_broke(sl_task *task)
+{
+    lua_State *L = task->core->L;
+    if (task->state == SL_TASK_ENDED)
+        return;
+    lua_xmove(task->co, L, 1);
+    sl_scope_child_failed(L, task);
+    lua_pop(L, 1);
+    task_forget(task);
+}
+
+void sl_task_abandon(sl_task *task)
+{
+    sl_timer_stop(&task->timer);
+    if (task->state == SL_TASK_WAITING && task->cancel)
+        task->cancel(task, task->object);
+    if (task->list)
+        sl_waitlist_remove(task->list, task);
+    task_forget(task);
+    task->co = NULL;
+    luaL_unref(task->core->L, LUA_REGISTRYINDEX, task->thread_ref);
 }
 
 /** Interrupted in mid-computation: back to the queue, at its end. */

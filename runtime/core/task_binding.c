@@ -132,6 +132,17 @@ static int l_task_tostring(lua_State *L)
     return 1;
 }
 
+/* What an err says where a script has not loaded the library's own. */
+static int l_error_tostring(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_getfield(L, 1, "message");
+    lua_getfield(L, 1, "kind");
+    const char *message = luaL_optstring(L, -2, "?");
+    lua_pushfstring(L, "%s (%s)", message, luaL_optstring(L, -1, "?"));
+    return 1;
+}
+
 /* ---- conditions: what semaphores and channels are made of ---- */
 
 static const char condition_type[] = "sluice.condition";
@@ -240,7 +251,10 @@ int luaopen_sluice_core_task(lua_State *L)
     sl_scope_register(L);
     luaL_newlib(L, task_functions);
     /* the one metatable of err tables: the library fills it, C only sets it */
-    luaL_newmetatable(L, "sluice.error");
+    if (luaL_newmetatable(L, "sluice.error")) {
+        lua_pushcfunction(L, l_error_tostring);
+        lua_setfield(L, -2, "__tostring");
+    }
     lua_setfield(L, -2, "error_metatable");
     return 1;
 }

@@ -108,8 +108,8 @@ static void push_cancelled(lua_State *L, sl_task *task)
         scope = &task->base;
     if (scope->reason_ref > 0) {
         lua_rawgeti(L, LUA_REGISTRYINDEX, scope->reason_ref);
-        const char *text = luaL_tolstring(L, -1, NULL);
-        sl_error_push(L, "TaskCancelled", "the task was cancelled: %s", text);
+        sl_push_text(L, -1);
+        sl_error_push(L, "TaskCancelled", "the task was cancelled: %s", lua_tostring(L, -1));
         lua_rotate(L, -3, 1);
         lua_pop(L, 1);
         lua_setfield(L, -2, "reason");
@@ -143,12 +143,27 @@ bool sl_pending_push(lua_State *L, sl_task *task)
     return true;
 }
 
-void sl_outcome_push(lua_State *L, sl_task *task)
+static void push_outcome(lua_State *L, sl_task *task)
 {
     if (task->outcome == SL_TIMED_OUT)
         push_timed_out(L, task);
     else
         push_cancelled(L, task);
+}
+
+static int l_interruption(lua_State *L)
+{
+    sl_task *task = lua_touserdata(L, 1);
+    if (task->outcome != SL_DONE || !sl_pending_push(L, task))
+        push_outcome(L, task);
+    return 1;
+}
+
+void sl_interruption_push(lua_State *L, sl_task *task)
+{
+    lua_pushcfunction(L, l_interruption);
+    lua_pushlightuserdata(L, task);
+    (void)lua_pcall(L, 1, 1, 0); /* an error of it takes the place of the err */
 }
 
 /* ---- where Lua cannot yield ---- */
@@ -213,6 +228,9 @@ int sl_raise_cannot_wait(lua_State *L)
     sl_core *core = sl_core_find(L);
     if (!core || !core->current)
         return luaL_error(L, "cannot wait here: not inside a task (use sluice.run)");
+    if (L != core->running)
+        return luaL_error(L, "cannot wait here: this coroutine was resumed by a function that is "
+                             "not the runtime's (one that was kept from before it began?)");
     if (core->current->pinned)
         return luaL_error(L, "cannot wait here: this coroutine was resumed where Lua cannot yield");
     if (push_blocking_function(L))
@@ -223,7 +241,8 @@ int sl_raise_cannot_wait(lua_State *L)
 
 bool sl_can_wait(lua_State *L, sl_core *core)
 {
-    return core && core->current && !core->current->pinned && lua_isyieldable(L);
+    return core && core->current && L == core->running && !core->current->pinned &&
+           lua_isyieldable(L);
 }
 
 void sl_wait_check(lua_State *L)
@@ -261,7 +280,7 @@ static int wait_resumed(lua_State *L, int status, lua_KContext ctx)
     sl_task *task = (sl_task *)ctx;
     if (task->outcome == SL_DONE)
         return task->k(L, LUA_YIELD, task->ctx);
-    sl_outcome_push(L, task);
+    push_outcome(L, task);
     return lua_error(L);
 }
 

@@ -2,8 +2,7 @@
 /* Lua's view of the backoff engine: sluice.core.backoff. */
 #include "backoff.h"
 
-#include <lauxlib.h>
-#include <lua.h>
+#include "../../core/core.h"
 
 LUAMOD_API int luaopen_sluice_core_backoff(lua_State *L);
 

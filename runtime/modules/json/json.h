@@ -7,9 +7,7 @@
 #ifndef SL_JSON_H
 #define SL_JSON_H
 
-#include <lua.h>
-#include <stdbool.h>
-
+#include "../../core/core.h"
 #include "engine.h"
 
 enum {
@@ -47,6 +45,6 @@ int sl_json_encode(lua_State *L, int index, const sl_json_encode_options *option
 /** Pushes the metatable that marks a table as an array. */
 void sl_json_push_array_metatable(lua_State *L);
 
-int luaopen_sluice_core_json(lua_State *L);
+LUAMOD_API int luaopen_sluice_core_json(lua_State *L);
 
 #endif

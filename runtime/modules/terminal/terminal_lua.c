@@ -2,9 +2,9 @@
 /* Lua's view of the terminal engine: sluice.core.terminal. */
 #include "terminal.h"
 
-#include <lauxlib.h>
+#include "../../core/core.h"
+
 #include <limits.h>
-#include <lua.h>
 #include <string.h>
 
 LUAMOD_API int luaopen_sluice_core_terminal(lua_State *L);
