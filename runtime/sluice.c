@@ -2,6 +2,7 @@
 /* The embedding API of sluice.h, and the table of the modules. */
 #include "sluice.h"
 
+#include "capabilities.h"
 #include "core/internal.h"
 #include "embedded.h"
 #include "modules/json/json.h"
@@ -12,14 +13,19 @@
 #include <string.h>
 #include <unistd.h>
 
-/** A chunk that sluice_spawn started and whose end was not told yet. */
+/** A chunk that sluice_spawn started. */
 typedef struct spawned {
     struct spawned *next;
     sl_task *task;
-    /** Keeps the task's handle. */
+    /** Keeps the task's handle in the registry. */
     int ref;
     sluice_done done;
     void *user;
+    /** The reason of sluice_cancel: the task and its children point to it. */
+    char *reason;
+    /** What `done` was told: it is the host's until the next pump. */
+    sl_json_buffer text;
+    int status;
 } spawned;
 
 /** A host's loop as the core sees it. */
@@ -28,15 +34,28 @@ typedef struct host_backend {
     sluice_loop loop;
 } host_backend;
 
+enum {
+    /* Slots of the Lua stack that the functions here take at most. */
+    STACK_NEEDED = 8,
+    /* Microseconds that sluice_delete() lets tasks unwind. */
+    GRACE = 1000000,
+};
+
 struct sluice {
     sl_core *core;
+    /** The main thread. */
     lua_State *L;
-    spawned *spawned;
+    /** Those whose end was not told yet, and those whose text is kept until the next pump. */
+    spawned *spawned, *told;
     host_backend backend;
     sluice_options options;
     /** Bytes of the Lua heap in use. */
     size_t heap;
-    bool owns_state, in_pump, deleted;
+    bool owns_state;
+    /** A call runs that may call back. */
+    bool busy;
+    /** sluice_delete() was called from inside it. */
+    bool deleted;
 };
 
 /* ---- the modules ---- */
@@ -85,74 +104,50 @@ static int l_search_library(lua_State *L)
     return 1;
 }
 
+/** Where our searcher stands in the array at the top; 0: nowhere. */
+static lua_Integer find_searcher(lua_State *L)
+{
+    lua_Integer found = 0;
+    for (lua_Integer i = luaL_len(L, -1); i > 0 && !found; i--) {
+        lua_rawgeti(L, -1, i);
+        found = lua_tocfunction(L, -1) == l_search_library ? i : 0;
+        lua_pop(L, 1);
+    }
+    return found;
+}
+
 static void add_modules(lua_State *L)
 {
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     luaL_setfuncs(L, core_modules, 0);
-    lua_pop(L, 1);
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "searchers");
-    lua_Integer count = luaL_len(L, -1);
-    for (lua_Integer i = count; i >= 2; i--) {
+    for (lua_Integer i = luaL_len(L, -1); i >= 2; i--) {
         lua_rawgeti(L, -1, i);
         lua_rawseti(L, -2, i + 1);
     }
     lua_pushcfunction(L, l_search_library);
     lua_rawseti(L, -2, 2);
-    lua_pop(L, 2);
+    lua_pop(L, 3);
 }
 
-/* ---- what an instance may do ---- */
-
-/** Functions of the standard library that reach outside, and the capability each one needs. */
-static const struct guarded {
-    const char *library, *name;
-    unsigned capability;
-} guarded_functions[] = {
-    {"os", "getenv", SLUICE_CAN_READ_ENVIRONMENT},
-    {"os", "execute", SLUICE_CAN_SPAWN_PROCESSES},
-    {"os", "remove", SLUICE_CAN_WRITE_FILES},
-    {"os", "rename", SLUICE_CAN_WRITE_FILES},
-    {"os", "tmpname", SLUICE_CAN_WRITE_FILES},
-    {"io", "popen", SLUICE_CAN_SPAWN_PROCESSES},
-    {"io", "tmpfile", SLUICE_CAN_WRITE_FILES},
-    {"io", "open", SLUICE_CAN_READ_FILES | SLUICE_CAN_WRITE_FILES},
-    {"io", "input", SLUICE_CAN_READ_FILES},
-    {"io", "output", SLUICE_CAN_WRITE_FILES},
-    {"io", "lines", SLUICE_CAN_READ_FILES},
-    {"package", "loadlib", SLUICE_CAN_READ_FILES | SLUICE_CAN_SPAWN_PROCESSES},
-    {"_G", "dofile", SLUICE_CAN_READ_FILES},
-    {"_G", "loadfile", SLUICE_CAN_READ_FILES},
-};
-
-static int l_refused(lua_State *L)
+/** Takes them out of a host's state again; what a script has loaded stays in package.loaded. */
+static void remove_modules(lua_State *L)
 {
-    return luaL_error(L, "%s is not allowed here: the host did not grant this capability",
-                      lua_tostring(L, lua_upvalueindex(1)));
-}
-
-static void refuse_functions(lua_State *L, unsigned capabilities)
-{
-    for (size_t i = 0; i < sizeof guarded_functions / sizeof guarded_functions[0]; i++) {
-        const struct guarded *guarded = &guarded_functions[i];
-        if ((capabilities & guarded->capability) == guarded->capability)
-            continue;
-        lua_getglobal(L, guarded->library);
-        lua_pushfstring(L, "%s.%s", guarded->library, guarded->name);
-        lua_pushcclosure(L, l_refused, 1);
-        lua_setfield(L, -2, guarded->name);
-        lua_pop(L, 1);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    for (const luaL_Reg *entry = core_modules; entry->name; entry++) {
+        lua_pushnil(L);
+        lua_setfield(L, -2, entry->name);
     }
-    if (capabilities & SLUICE_CAN_READ_FILES)
-        return;
-    /* the searchers that look for files: what stays is preload and the library */
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "searchers");
-    for (lua_Integer i = luaL_len(L, -1); i > 2; i--) {
-        lua_pushnil(L);
+    lua_Integer count = luaL_len(L, -1);
+    lua_Integer own = find_searcher(L);
+    for (lua_Integer i = own; own > 0 && i <= count; i++) {
+        lua_rawgeti(L, -1, i + 1);
         lua_rawseti(L, -2, i);
     }
-    lua_pop(L, 2);
+    lua_pop(L, 3);
 }
 
 /* ---- making an instance ---- */
@@ -193,6 +188,15 @@ static void host_close(sl_backend *backend)
     (void)backend;
 }
 
+/** Pops the error of a call that failed, and tells the host. */
+static void tell_error(sluice *s)
+{
+    const char *text = lua_type(s->L, -1) == LUA_TSTRING ? lua_tostring(s->L, -1) : NULL;
+    if (s->options.on_error)
+        s->options.on_error(s->options.callback_user, text ? text : "an error without a text");
+    lua_pop(s->L, 1);
+}
+
 static int l_open_state(lua_State *L)
 {
     sluice *s = lua_touserdata(L, 1);
@@ -207,12 +211,13 @@ static int l_open_state(lua_State *L)
     add_modules(L);
     luaL_requiref(L, "sluice.core.task", luaopen_sluice_core_task, 0);
     sl_coroutine_install(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, s); /* for l_leave_state */
     if (!s->owns_state)
         return 0;
     sl_require_install(L);
-    refuse_functions(L, capabilities);
+    sl_capabilities_apply(L, capabilities);
     lua_getglobal(L, "os");
-    lua_getfield(L, -3, "exit");
+    lua_getfield(L, -2, "exit");
     if (lua_isnil(L, -1))
         return luaL_error(L, "sluice.core.task has no exit");
     lua_setfield(L, -2, "exit");
@@ -237,25 +242,39 @@ static int open_instance(sluice *s)
         options.backend = &s->backend.base;
     }
     s->core = sl_core_new(&options);
-    if (!s->core || sl_core_attach(s->core, s->L) != LUA_OK)
+    if (!s->core)
+        return SLUICE_ENOMEM;
+    if (!lua_checkstack(s->L, STACK_NEEDED) || sl_core_attach(s->core, s->L) != LUA_OK)
+        return SLUICE_ENOMEM;
+    s->L = s->core->L;
+    if (!lua_checkstack(s->L, STACK_NEEDED))
         return SLUICE_ENOMEM;
     lua_pushcfunction(s->L, l_open_state);
     lua_pushlightuserdata(s->L, s);
     if (lua_pcall(s->L, 1, 0, 0) == LUA_OK)
         return SLUICE_OK;
-    if (s->options.on_error)
-        s->options.on_error(s->options.callback_user, lua_tostring(s->L, -1));
-    lua_pop(s->L, 1);
+    tell_error(s);
     return SLUICE_ENOMEM;
+}
+
+static bool are_valid(const sluice_options *options)
+{
+    if (!options || options->size != sizeof *options)
+        return false;
+    if (options->loop && options->loop->size != sizeof(sluice_loop))
+        return false;
+    return options->argc >= 0 && (options->argc == 0 || options->argv);
 }
 
 int sluice_new(sluice **out, const sluice_options *options)
 {
+    if (!out)
+        return SLUICE_EINVAL;
     *out = NULL;
-    if (!options || options->size != sizeof *options)
+    if (!are_valid(options))
         return SLUICE_EINVAL;
-    if (options->loop && options->loop->size != sizeof(sluice_loop))
-        return SLUICE_EINVAL;
+    if (options->state && sl_core_find(options->state))
+        return SLUICE_EBUSY;
     void *(*allocator)(void *, void *, size_t) =
         options->allocator ? options->allocator : sl_memory_default;
     sluice *s = allocator(options->allocator_user, NULL, sizeof *s);
@@ -266,7 +285,9 @@ int sluice_new(sluice **out, const sluice_options *options)
     s->options.allocator = allocator;
     s->owns_state = options->state == NULL;
     s->L = s->owns_state ? lua_newstate(heap_allocate, s) : options->state;
+    s->busy = true;
     int status = s->L ? open_instance(s) : SLUICE_ENOMEM;
+    s->busy = false;
     if (status < 0) {
         sluice_delete(s);
         return status;
@@ -275,7 +296,22 @@ int sluice_new(sluice **out, const sluice_options *options)
     return SLUICE_OK;
 }
 
+/** Ends a call that may have called back. The handle may be gone afterwards. */
+static void leave(sluice *s)
+{
+    s->busy = false;
+    if (s->deleted)
+        sluice_delete(s);
+}
+
 /* ---- spawning ---- */
+
+static void *json_allocate(void *user, void *block, size_t old_size, size_t size)
+{
+    const sluice *s = user;
+    (void)old_size;
+    return s->options.allocator(s->options.allocator_user, block, size);
+}
 
 /** What l_spawn needs, and gives back. */
 typedef struct spawn_call {
@@ -286,128 +322,214 @@ typedef struct spawn_call {
     int status;
 } spawn_call;
 
+/* What may fail comes before the task: a task that was spawned is told of. */
 static int l_spawn(lua_State *L)
 {
     spawn_call *call = lua_touserdata(L, 1);
     const sluice_options *options = &call->s->options;
     lua_settop(L, 0);
+    lua_pushboolean(L, 1);
+    call->row->ref = luaL_ref(L, LUA_REGISTRYINDEX);
     const char *mode = options->capabilities & SLUICE_CAN_READ_FILES ? "bt" : "t";
-    if (luaL_loadbufferx(L, call->chunk, call->len, call->name, mode) != LUA_OK) {
-        call->status = SLUICE_ESYNTAX;
+    int status = luaL_loadbufferx(L, call->chunk, call->len, call->name, mode);
+    if (status != LUA_OK) {
+        call->status = status == LUA_ERRSYNTAX ? SLUICE_ESYNTAX : SLUICE_ENOMEM;
         return lua_error(L);
     }
-    luaL_checkstack(L, options->argc + 4, NULL);
+    luaL_checkstack(L, options->argc + STACK_NEEDED, NULL);
     for (int i = 0; i < options->argc; i++)
         lua_pushstring(L, options->argv[i]);
     sl_core *core = call->s->core;
     call->row->task = sl_task_spawn(L, core, &core->root);
     call->row->task->observed = true;
-    call->row->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_rawseti(L, LUA_REGISTRYINDEX, call->row->ref);
     return 0;
+}
+
+/** A loop of the host's learns when the next pump is due. */
+static void announce_due(sluice *s)
+{
+    if (s->core->backend->wake_at)
+        s->core->backend->wake_at(s->core->backend, sl_core_next_due(s->core));
+}
+
+static void free_row(sluice *s, spawned *row)
+{
+    luaL_unref(s->L, LUA_REGISTRYINDEX, row->ref);
+    sl_json_buffer_fini(&row->text);
+    sl_free(s->core, row->reason);
+    sl_free(s->core, row);
+}
+
+static int start_row(sluice *s, spawn_call *call)
+{
+    spawned *row = call->row;
+    s->busy = true;
+    lua_pushcfunction(s->L, l_spawn);
+    lua_pushlightuserdata(s->L, call);
+    if (lua_pcall(s->L, 1, 0, 0) != LUA_OK) {
+        tell_error(s);
+        free_row(s, row);
+        leave(s);
+        return call->status;
+    }
+    row->next = s->spawned;
+    s->spawned = row;
+    announce_due(s);
+    s->busy = false;
+    return (int)(row->task->base.serial & INT_MAX);
 }
 
 int sluice_spawn(sluice *s, const char *name, const char *chunk, size_t len, sluice_done done,
                  void *user)
 {
-    if (s->in_pump)
+    if (s->busy)
         return SLUICE_EBUSY;
     spawned *row = sl_alloc_array(s->core, 1, sizeof *row);
-    if (!row)
-        return SLUICE_ENOMEM;
-    spawn_call call = {s, name, chunk, len, row, SLUICE_ENOMEM};
-    lua_pushcfunction(s->L, l_spawn);
-    lua_pushlightuserdata(s->L, &call);
-    if (lua_pcall(s->L, 1, 0, 0) != LUA_OK) {
-        if (s->options.on_error)
-            s->options.on_error(s->options.callback_user, lua_tostring(s->L, -1));
-        lua_pop(s->L, 1);
+    if (!row || !lua_checkstack(s->L, STACK_NEEDED)) {
         sl_free(s->core, row);
-        return call.status;
+        return SLUICE_ENOMEM;
     }
+    row->ref = LUA_NOREF;
     row->done = done;
     row->user = user;
-    row->next = s->spawned;
-    s->spawned = row;
-    return (int)(row->task->base.serial & INT_MAX);
+    sl_json_buffer_init(&row->text, json_allocate, s);
+    spawn_call call = {s, name, chunk, len, row, SLUICE_ENOMEM};
+    return start_row(s, &call);
+}
+
+/** The reason outlives the call in a copy of ours. */
+static const char *keep_reason(sluice *s, spawned *row, const char *reason)
+{
+    if (!reason)
+        return "no reason given";
+    size_t size = strlen(reason) + 1;
+    row->reason = sl_alloc(s->core, size);
+    if (!row->reason)
+        return "cancelled by the host";
+    return memcpy(row->reason, reason, size);
 }
 
 int sluice_cancel(sluice *s, int task, const char *reason)
 {
-    if (s->in_pump)
+    if (s->busy)
         return SLUICE_EBUSY;
     for (spawned *row = s->spawned; row; row = row->next)
-        if ((int)(row->task->base.serial & INT_MAX) == task)
-            sl_task_cancel(row->task, reason);
+        if ((int)(row->task->base.serial & INT_MAX) == task && !row->task->base.cancelled)
+            sl_task_cancel(row->task, keep_reason(s, row, reason));
+    announce_due(s);
     return SLUICE_OK;
 }
 
 /* ---- telling the ends ---- */
 
-static void *json_allocate(void *user, void *block, size_t old_size, size_t size)
+/** Makes it the text that the host is told; false without memory. */
+static bool set_text(spawned *row, const char *text, size_t len)
 {
-    const sluice *s = user;
-    (void)old_size;
-    return s->options.allocator(s->options.allocator_user, block, size);
+    row->text.length = 0;
+    char *room = sl_json_reserve(&row->text, len);
+    if (!room)
+        return false;
+    memcpy(room, text, len);
+    row->text.length = len;
+    return true;
 }
 
-/* Stack: the handle, the buffer. Leaves the text of the result, or of the error. */
-static int l_result_text(lua_State *L)
-{
-    sl_task *task = lua_touserdata(L, 1);
-    sl_json_buffer *buffer = lua_touserdata(L, 2);
-    if (task->core->exiting) {
-        lua_pushfstring(L, "%d", task->core->exit_status);
-        return 1;
-    }
-    lua_getiuservalue(L, 1, 1);
-    if (task->failed) {
-        sl_push_error_text(L, 3);
-        return 1;
-    }
-    if (task->results > 1)
-        lua_rawgeti(L, 3, 1);
-    if (sl_json_encode(L, -1, NULL, buffer) < 0)
-        return luaL_error(L, "the result of the chunk: %s", lua_tostring(L, -1));
-    lua_pushlstring(L, buffer->data, buffer->length);
-    return 1;
-}
-
-static int end_status(const sl_task *task)
+/** A task that was cancelled may still end as it likes: what counts is the error that came out. */
+static int end_status(lua_State *L, const sl_task *task, int result)
 {
     if (task->core->exiting)
         return SLUICE_EEXIT;
-    if (task->failed)
-        return task->base.cancelled ? SLUICE_ECANCELLED : SLUICE_ESCRIPT;
-    return SLUICE_OK;
+    if (!task->failed)
+        return SLUICE_OK;
+    return sl_error_origin(L, result) == task->base.serial ? SLUICE_ECANCELLED : SLUICE_ESCRIPT;
+}
+
+/* Stack: the handle, the row. Writes the result, or the error, to the row. */
+static int l_end_text(lua_State *L)
+{
+    spawned *row = lua_touserdata(L, 2);
+    const sl_task *task = row->task;
+    char digits[16];
+    size_t len = 0;
+    const char *text = NULL;
+    lua_getiuservalue(L, 1, 1);
+    row->status = end_status(L, task, 3);
+    if (row->status == SLUICE_EEXIT) {
+        len = (size_t)snprintf(digits, sizeof digits, "%d", task->core->exit_status);
+        text = digits;
+    } else if (task->failed && task->results == 0) {
+        len = (size_t)snprintf(digits, sizeof digits, "out of memory");
+        text = digits;
+    } else if (task->failed) {
+        sl_push_error_text(L, 3);
+        text = lua_tolstring(L, -1, &len);
+    }
+    if (text)
+        return set_text(row, text, len) ? 0 : luaL_error(L, "out of memory");
+    if (task->results > 1)
+        lua_rawgeti(L, 3, 1);
+    if (sl_json_encode(L, -1, NULL, &row->text) < 0)
+        return luaL_error(L, "the result of the chunk: %s", lua_tostring(L, -1));
+    return 0;
+}
+
+/** Writes status and text to the row. */
+static void describe_end(sluice *s, spawned *row)
+{
+    lua_State *L = s->L;
+    if (row->task->state != SL_TASK_ENDED) {
+        static const char text[] = "the instance was deleted before the task had unwound";
+        set_text(row, text, sizeof text - 1);
+        row->status = SLUICE_ECANCELLED;
+        return;
+    }
+    row->status = SLUICE_ESCRIPT;
+    lua_pushcfunction(L, l_end_text);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, row->ref);
+    lua_pushlightuserdata(L, row);
+    if (lua_pcall(L, 2, 0, 0) == LUA_OK)
+        return;
+    if (row->status == SLUICE_OK)
+        row->status = SLUICE_ESCRIPT;
+    size_t len = 0;
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
+    if (!text || !set_text(row, text, len))
+        row->text.length = 0;
+    lua_pop(L, 1);
 }
 
 static void tell_end(sluice *s, spawned *row)
 {
-    int status = end_status(row->task);
-    lua_State *L = s->L;
-    sl_json_buffer buffer;
-    sl_json_buffer_init(&buffer, json_allocate, s);
-    lua_pushcfunction(L, l_result_text);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, row->ref);
-    lua_pushlightuserdata(L, &buffer);
-    if (lua_pcall(L, 2, 1, 0) != LUA_OK)
-        status = SLUICE_ESCRIPT;
-    sl_json_buffer_fini(&buffer);
-    size_t len = 0;
-    const char *text = lua_tolstring(L, -1, &len);
-    if (row->done)
-        row->done(row->user, status, text ? text : "out of memory", text ? len : 13);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, s); /* keeps the text until the next one */
-    luaL_unref(L, LUA_REGISTRYINDEX, row->ref);
-    sl_free(s->core, row);
+    static const char no_memory[] = "out of memory";
+    describe_end(s, row);
+    char *end = row->text.length > 0 ? sl_json_reserve(&row->text, 1) : NULL;
+    if (end)
+        *end = '\0';
+    if (row->done && end)
+        row->done(row->user, row->status, row->text.data, row->text.length);
+    else if (row->done)
+        row->done(row->user, row->status, no_memory, sizeof no_memory - 1);
+    row->next = s->told;
+    s->told = row;
 }
 
-static void tell_ends(sluice *s)
+static void forget_told(sluice *s)
+{
+    while (s->told) {
+        spawned *row = s->told;
+        s->told = row->next;
+        free_row(s, row);
+    }
+}
+
+/** Tells of the chunks that have ended, or of all of them. */
+static void tell_ends(sluice *s, bool all)
 {
     spawned **link = &s->spawned;
     while (*link) {
         spawned *row = *link;
-        if (row->task->state != SL_TASK_ENDED) {
+        if (!all && row->task->state != SL_TASK_ENDED) {
             link = &row->next;
             continue;
         }
@@ -420,22 +542,23 @@ static void tell_ends(sluice *s)
 
 int sluice_pump(sluice *s, unsigned budget_us)
 {
-    if (s->in_pump)
+    if (s->busy)
         return SLUICE_EBUSY;
-    s->in_pump = true;
+    if (!lua_checkstack(s->L, STACK_NEEDED))
+        return SLUICE_ENOMEM;
+    s->busy = true;
+    forget_told(s);
     int more = sl_core_pump(s->core, budget_us);
-    tell_ends(s);
-    s->in_pump = false;
-    if (s->deleted) {
-        sluice_delete(s);
-        return 0;
-    }
+    tell_ends(s, false);
+    if (s->deleted)
+        more = 0;
+    leave(s);
     return more;
 }
 
 int sluice_wait(sluice *s, long timeout_us)
 {
-    if (s->in_pump)
+    if (s->busy)
         return SLUICE_EBUSY;
     if (!s->core->backend->poll)
         return SLUICE_EUNSUPPORTED;
@@ -450,10 +573,11 @@ long sluice_next_due(sluice *s)
 
 int sluice_ready(sluice *s, int fd, unsigned events)
 {
-    if (s->in_pump)
+    if (s->busy)
         return SLUICE_EBUSY;
     sl_now_update(s->core);
     sl_io_notify(s->core, fd, events);
+    announce_due(s);
     return SLUICE_OK;
 }
 
@@ -472,9 +596,15 @@ void sluice_interrupt(sluice *s)
 
 /* ---- the end ---- */
 
-static int l_detach(lua_State *L)
+/** Leaves a host's state as it was found. */
+static int l_leave_state(lua_State *L)
 {
-    sl_core_detach(L);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, lua_touserdata(L, 1)) != LUA_TTABLE)
+        return 0;
+    sl_coroutine_restore(L, -1);
+    lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, lua_touserdata(L, 1));
+    remove_modules(L);
     return 0;
 }
 
@@ -484,27 +614,31 @@ static void close_state(sluice *s)
         lua_close(s->L);
         return;
     }
-    lua_pushcfunction(s->L, l_detach);
-    if (lua_pcall(s->L, 0, 0, 0) != LUA_OK)
+    if (!s->core || sl_core_find(s->L) != s->core)
+        return;
+    lua_pushcfunction(s->L, l_leave_state);
+    lua_pushlightuserdata(s->L, s);
+    if (lua_pcall(s->L, 1, 0, 0) != LUA_OK)
         lua_pop(s->L, 1);
+    sl_core_detach(s->L);
 }
 
 void sluice_delete(sluice *s)
 {
     if (!s)
         return;
-    if (s->in_pump) {
+    if (s->busy) {
         s->deleted = true;
         return;
     }
+    s->busy = true;
+    if (s->L)
+        lua_checkstack(s->L, STACK_NEEDED);
     if (s->core) {
-        sl_core_shut_down(s->core, 1000000);
+        sl_core_shut_down(s->core, GRACE);
+        tell_ends(s, true);
         sl_core_close(s->core);
-    }
-    while (s->spawned) {
-        spawned *row = s->spawned;
-        s->spawned = row->next;
-        sl_free(s->core, row);
+        forget_told(s);
     }
     if (s->L)
         close_state(s);

@@ -1,0 +1,99 @@
+-- SPDX-License-Identifier: MIT
+-- libsluice as a C program sees it: each program of spec/embedding is a host, each case a run of it.
+
+local support = require "support"
+
+-- The Makefile says how the library was compiled: a sanitizer must be in the program as well.
+local compiler = os.getenv "SLUICE_CC" or "cc"
+local flags = os.getenv "SLUICE_CFLAGS" or "-O1 -g"
+-- Under a sanitizer a cycle costs ten times as much, and its quarantine looks like growth.
+local scale = os.getenv "SLUICE_SLOW" and "CYCLES=200 FAIL_STEP=7 " or ""
+
+-- What a host's link line needs beside libsluice.a.
+local libraries = "-llua5.4 -lcurl -lcares -lev -lm -ldl -pthread"
+
+local built = {}
+
+local function build(name)
+  if built[name] then return built[name] end
+  local program = ("%s/embedding-%s"):format(support.build, name)
+  local result = support.shell(table.concat({
+    compiler, "-std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror", flags, "-Iruntime -isystem /usr/include/lua5.4",
+    ("spec/embedding/%s.c"):format(name), support.quote(support.build .. "/libsluice.a"), libraries,
+    "-o", support.quote(program),
+  }, " "))
+  assert.are.equal("", result.err)
+  assert.are.equal(0, result.status)
+  built[name] = program
+  return program
+end
+
+local function case(program, name, what)
+  it(what, function()
+    local result = support.shell(scale .. support.quote(build(program)) .. " " .. name)
+    if result.status ~= 0 or result.out ~= "ok\n" then
+      error(("%s %s: status %s\n%s%s"):format(program, name, result.status, result.out, result.err), 0)
+    end
+  end)
+end
+
+describe("a chunk", function()
+  case("tasks", "results", "gives its first result as JSON")
+  case("tasks", "errors", "gives its error with a traceback")
+  case("tasks", "cancellation", "is cancelled with a reason, and unwinds")
+  case("tasks", "runaways", "that computes for ever does not hold up a pump")
+  case("tasks", "cancelled_runaway", "that computes for ever is cancelled all the same")
+  case("tasks", "slices", "computes the same in slices, in coroutines too")
+end)
+
+describe("an instance", function()
+  case("lifetime", "several", "lives beside others")
+  case("lifetime", "busy", "refuses calls from its callbacks, and keeps their texts until the next pump")
+  case("lifetime", "delete_in_callback", "is deleted at the end of the pump when a callback asks for it")
+  case("lifetime", "delete_in_error", "is deleted when the error callback asks for it")
+  case("lifetime", "delete_tells", "tells the end of each chunk when it is deleted")
+  case("lifetime", "misuse", "refuses options that cannot be")
+  case("lifetime", "cycles", "leaves nothing behind")
+end)
+
+describe("an instance's limits", function()
+  case("limits", "refused", "let it reach nothing outside by default")
+  case("limits", "granted", "are what the host grants")
+  case("limits", "memory_limit", "stop a chunk that takes too much memory, not the instance")
+  case("limits", "failing_once", "hold when an allocation fails")
+  case("limits", "failing_for_good", "hold when no allocation succeeds any more")
+end)
+
+describe("an instance in a host's own Lua", function()
+  case("host_state", "restored", "leaves it as it was")
+  case("host_state", "one_at_a_time", "is the only one")
+  case("host_state", "outlived", "may be outlived by what scripts left there")
+  case("host_state", "registry_is_clean", "leaves no references there")
+  case("host_state", "pumped_from_lua", "may be pumped from Lua")
+  case("host_state", "kept_functions", "does not yield to functions of coroutines that are not its own")
+end)
+
+describe("a loop", function()
+  case("loops", "due", "of the library waits until a timer is due")
+  case("loops", "woken", "of the library is woken by another thread")
+  case("loops", "own_timers", "of the host's drives timers")
+  case("loops", "own_sockets", "of the host's drives sockets")
+end)
+
+describe("an example", function()
+  it("pumps a budget each frame of a game", function()
+    local result = support.shell(support.quote(support.build .. "/examples/game"))
+    assert.are.equal("", result.err)
+    assert.are.equal(0, result.status)
+    assert.matches("Mira: \"%u", result.out)
+    assert.matches("Tom: \"%u", result.out)
+    assert.matches("longest frame: ", result.out)
+  end)
+
+  it("drives sluice from a loop of its own", function()
+    local result = support.shell(support.quote(support.build .. "/examples/own_loop"))
+    assert.are.equal("", result.err)
+    assert.are.equal(0, result.status)
+    assert.matches("answer: ", result.out)
+  end)
+end)
