@@ -38,17 +38,22 @@ BINARY_LIBS = -Wl,--whole-archive $(STATIC)/liblua5.4.a -Wl,--no-whole-archive \
 
 SOURCES := $(wildcard runtime/*.c runtime/core/*.c runtime/modules/*/*.c)
 HOST_SOURCES := $(wildcard runtime/host/*.c)
+EXAMPLES := $(patsubst runtime/examples/%.c,$(BUILD)/examples/%,$(wildcard runtime/examples/*.c))
 HEADERS := $(wildcard runtime/*.h runtime/*/*.h runtime/modules/*/*.h)
 LIBRARY := $(shell find lua -name '*.lua' 2>/dev/null)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o \
 	$(BUILD)/llhttp/llhttp.o $(BUILD)/library.o
+# What a stock Lua loads: the modules, without the embedding API and the embedded library.
+ROCK_OBJECTS := $(filter-out $(BUILD)/runtime/%.o $(BUILD)/library.o,$(OBJECTS)) \
+	$(filter $(BUILD)/runtime/core/%.o $(BUILD)/runtime/modules/%.o,$(OBJECTS))
 HOST_OBJECTS := $(HOST_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/command.o
 
-.PHONY: node-packages all deps deps-test deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
+.PHONY: node-packages all examples deps deps-test deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 
-all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so
+all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so $(BUILD)/sluice.so
+examples: $(EXAMPLES)
 
 help:
 	@echo 'make demo       build, start the emulator, run scripts/quickstart.lua against it'
@@ -103,18 +108,18 @@ demo: deps
 
 test: deps-test node-packages
 	@echo 'building $(BUILD)' >&2
-	@$(MAKE) --no-print-directory -s -j$(JOBS) all
-	@$(BUILD)/sluice spec/run.lua $(SPECS)
+	@$(MAKE) --no-print-directory -s -j$(JOBS) all examples
+	@SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(CFLAGS)' $(BUILD)/sluice spec/run.lua $(SPECS)
+
+ASAN_CFLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
 # Headers and packages come first, so the targets below are built by a second make.
 asan: deps-test node-packages
 	@echo 'building $(BUILD)/asan' >&2
-	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(BUILD)/asan CC='$(CC)' \
-	  CFLAGS='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
-	  $(BUILD)/asan/sluice
+	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(BUILD)/asan CC='$(CC)' CFLAGS='$(ASAN_CFLAGS)' all examples
 	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  LSAN_OPTIONS=suppressions=spec/lsan.supp:print_suppressions=0 \
-	  SLUICE_SLOW=1 $(BUILD)/asan/sluice spec/run.lua $(SPECS)
+	  SLUICE_SLOW=1 SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(ASAN_CFLAGS)' $(BUILD)/asan/sluice spec/run.lua $(SPECS)
 
 lint: deps-lint
 	@CC='$(CC)' LUA='$(LUA)' tools/lint.sh '$(OWN_CFLAGS) $(WARNINGS) $(INCLUDES)' $(SOURCES) $(HOST_SOURCES)
@@ -152,6 +157,13 @@ $(BUILD)/libsluice.a: $(OBJECTS)
 
 $(BUILD)/libsluice.so: $(OBJECTS)
 	$(CC) $(CFLAGS) -shared -Wl,-soname,libsluice.so.0 $^ $(LIBS) -o $@
+
+$(BUILD)/sluice.so: $(ROCK_OBJECTS)
+	$(CC) $(CFLAGS) -shared $^ $(LIBS) -o $@
+
+$(BUILD)/examples/%: runtime/examples/%.c $(BUILD)/libsluice.a
+	@mkdir -p $(@D)
+	$(CC) $(OWN_CFLAGS) $(WARNINGS) -Iruntime $(CFLAGS) $^ -llua5.4 $(LIBS) $(LDFLAGS) -o $@
 
 $(BUILD)/sluice: $(HOST_OBJECTS) $(OBJECTS)
 	$(CC) $(CFLAGS) -rdynamic $^ $(BINARY_LIBS) $(LDFLAGS) -o $@
