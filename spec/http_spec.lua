@@ -692,6 +692,21 @@ describe("sluice.http", function()
       assert.is_true(largest <= (128 << 10) + 65536, tostring(largest))
     end)
 
+    it("ends at its limit, also where nothing comes behind the piece that was held back", function()
+      local server = helper.serve_bytes("HTTP/1.1 200 OK\r\n\r\n" .. ("x"):rep(144000))
+      -- a little over what is read ahead
+      local res = assert(client:request { url = server.base, stream = true, max_response = 140000 })
+      task.sleep(0.05)
+      local taken, piece, err = 0, ""
+      repeat
+        taken = taken + #piece
+        piece, err = res:read()
+      until not piece
+      assert.are.equal("RESPONSE_TOO_LARGE", err.code)
+      assert.is_true(taken <= 140000)
+      assert.are.same({ open = 0, idle = 0, active = 0, waiting = 0 }, client:stats())
+    end)
+
     it("that is closed closes the connection at once", function()
       local closed
       local server = helper.serve(function(connection)
