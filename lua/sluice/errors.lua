@@ -21,6 +21,7 @@ local errors = {}
 ---@field limit string? which time limit fired: "connect", "first_byte", ...
 ---@field retry_after number? seconds the server asks to wait
 ---@field attempts sluice.Attempt[]? every try, when there were retries
+---@field gave_up string? why there was no further try: "attempts", "maybe_executed", "total", "max_hint", "budget"
 ---@field cause any what this error comes from
 ---@field response sluice.Response? the answer, when there was one
 
@@ -231,6 +232,7 @@ local function parenthesis(err)
   if type(attempts) == "table" and #attempts > 1 then
     parts[#parts + 1] = ("after %d attempts"):format(#attempts)
   end
+  if err.gave_up == "maybe_executed" then parts[#parts + 1] = "not sent again: maybe executed" end
   return table.concat(parts, ", ")
 end
 
@@ -247,12 +249,14 @@ function metatable.__concat(a, b)
   return tostring(a) .. tostring(b)
 end
 
+local TEXTS = { "kind", "operation", "object", "message", "code", "request_id", "limit", "gave_up" }
+
 ---The error as a plain table for JSON: no response, no object of ours, texts masked and bounded.
 ---@param err sluice.Error
 ---@return table
 function errors.to_table(err)
   local plain = {}
-  for _, name in ipairs { "kind", "operation", "object", "message", "code", "request_id", "limit" } do
+  for _, name in ipairs(TEXTS) do
     if err[name] ~= nil then plain[name] = errors.excerpt(tostring(err[name])) end
   end
   for _, name in ipairs { "status", "retryable", "retry_after" } do plain[name] = err[name] end

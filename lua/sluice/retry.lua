@@ -132,9 +132,12 @@ function retry.policy(given, where)
   }, metatable)
 end
 
+-- Whether another try may mend it; false and the reason where it might and is not allowed.
 local function is_worth_it(policy, err, attempt)
   if not errors.is(err) or err.kind == "TaskCancelled" then return false end
-  if err.maybe_executed and not policy._resend then return false end
+  if err.maybe_executed and not policy._resend then
+    return false, attempt < policy._attempts and "maybe_executed" or "attempts"
+  end
   if policy._retry_on then return policy._retry_on(err, attempt) and true or false end
   return err.retryable
 end
@@ -179,8 +182,8 @@ local function try_again(policy, f, started, stop_at, err)
       if type(value) == "table" then meta.set(value, { attempts = attempts }) end
       return value
     end
-    local worth = is_worth_it(policy, err, attempt)
-    local delay, reason
+    local delay
+    local worth, reason = is_worth_it(policy, err, attempt)
     if worth then delay, reason = next_delay(policy, err, attempt, stop_at) end
     if not delay then
       if errors.is(err) then
@@ -214,7 +217,7 @@ end
 ---Calls `f` until it succeeds or another try is not allowed. Waits.
 ---@param f fun(attempt: integer): any, sluice.Error? returns a value, or nil and err
 ---@return any value what f returned; sluice.meta(value).attempts tells of the tries when there were several
----@return sluice.Error? err the last one, with `attempts`, and `gave_up` ("attempts", "total", "max_hint", "budget") when it was worth another try
+---@return sluice.Error? err the last one, with `attempts`, and `gave_up` ("attempts", "maybe_executed", "total", "max_hint", "budget") when another try was not made
 function methods:run(f)
   if self._budget then self._budget:add() end
   local started = task.now()
