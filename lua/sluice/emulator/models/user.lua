@@ -12,10 +12,13 @@ local user = {}
 local function refused(err)
   if type(err) == "table" and math.type(err.status) == "integer" then
     local code = err.error_code or err.code or (err.status >= 500 and "INTERNAL_ERROR" or "BAD_REQUEST")
-    local _, refusal = wire.refuse(err.status, tostring(code), "%s", tostring(err.message or err))
+    local why = err.message or (getmetatable(err) or {}).__tostring and tostring(err)
+    why = tostring(why or ("The model refused the request with status %d."):format(err.status))
+    local _, refusal = wire.refuse(err.status, tostring(code), "%s", why)
     refusal.retry_after = tonumber(err.retry_after)
     return nil, refusal
   end
+  if type(err) == "table" then err = err.message or "the model refused the request" end
   return wire.bad_request("%s", tostring(err or "the model gave no answer"))
 end
 
