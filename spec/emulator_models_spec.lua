@@ -224,7 +224,8 @@ describe("a text request", function()
       messages = {
         { role = "system", content = "Be brief." },
         { role = "user", content = parts },
-        { role = "assistant", content = json.null },
+        { role = "assistant", content = json.null, tool_calls = { { id = "1" } } },
+        { role = "tool", content = "" },
       },
     })
     assert.equal("one\ntwo", content)
@@ -262,7 +263,10 @@ describe("a text request", function()
 
   it("refuses messages that are none", function()
     local without_role, bad_content = { { content = "no role" } }, { { role = "user", content = 5 } }
-    for _, messages in ipairs { {}, "hi", { "hi" }, without_role, bad_content } do
+    local bad_role = { { role = "usr", content = "hi" } }
+    local bad_call = { { role = "user", tool_calls = { {} } } }
+    local none = { { role = "assistant", content = json.null } }
+    for _, messages in ipairs { {}, "hi", { "hi" }, without_role, bad_content, bad_role, bad_call, none } do
       local refusal = refusal_of(echo_entity, { messages = messages })
       assert.equal("BAD_REQUEST", refusal.error_code)
     end

@@ -87,7 +87,7 @@ describe("creating an endpoint", function()
 
   it("takes the deprecated form with served_models", function()
     local call = start {}
-    local model = { model_name = "m", model_version = 3, scale_to_zero_enabled = true }
+    local model = { model_name = "m", model_version = "3", scale_to_zero_enabled = true }
     local res = call("POST", management, {
       name = "e",
       config = {
@@ -171,6 +171,11 @@ describe("creating an endpoint", function()
     ["exclude each other"] = {
       served_entities = { entity("a", { workload_size = "Small", min_provisioned_concurrency = 4 }) },
     },
+    ["entity_version must be a string"] = { served_entities = { entity("a", { entity_version = 1 }) } },
+    ["scale_to_zero_enabled must be a boolean"] = {
+      served_entities = { entity("a", { scale_to_zero_enabled = "yes" }) },
+    },
+    ["workload_size must be a string"] = { served_entities = { entity("a", { workload_size = 1 }) } },
     ["Two served entities"] = { served_entities = { entity "a", entity "a" } },
     ["name of a served entity"] = { served_entities = { entity("a", { name = "not good" }) } },
     ["traffic_config is required"] = { served_entities = two },
@@ -430,6 +435,11 @@ describe("a model of the user's", function()
     refused(res, 429, "REQUEST_LIMIT_EXCEEDED", "slow")
     assert.equal("2", res.headers["retry-after"])
     refused(with(function() error "broken" end)(hello), 400, "BAD_REQUEST", "broken")
+    for _, err in ipairs { { status = 422 }, { code = 1 } } do
+      res = with(function() return nil, err end)(hello)
+      refused(res, err.status or 400, "BAD_REQUEST", "refused the request")
+      assert.not_matches("table: 0x", res.body)
+    end
   end)
 end)
 

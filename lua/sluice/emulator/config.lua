@@ -92,6 +92,19 @@ local function check_kind(input)
   return true
 end
 
+-- Keys whose type the API fixes. `workload_size` is any text: which ones there are differs between workspaces.
+local typed_keys = { entity_version = "string", workload_size = "string", scale_to_zero_enabled = "boolean" }
+
+local function check_types(input)
+  for key, wanted in pairs(typed_keys) do
+    local value = wire.given(input[key])
+    if value ~= nil and type(value) ~= wanted then
+      return wire.invalid("%s must be a %s.", key, wanted)
+    end
+  end
+  return true
+end
+
 local function check_workload(input)
   local kind = wire.given(input.workload_type)
   if kind and not workload_types[kind] then
@@ -107,14 +120,12 @@ end
 
 local function read_entity(input)
   if not wire.is_object(input) then return wire.invalid("A served entity must be an object.") end
-  local ok, refusal = check_kind(input)
+  local ok, refusal = check_types(input)
+  if ok then ok, refusal = check_kind(input) end
   if ok then ok, refusal = check_workload(input) end
   if not ok then return nil, refusal end
   local entity = {}
   for _, key in ipairs(echoed_keys) do entity[key] = wire.given(input[key]) end
-  -- A version is a string on the wire; a number is taken for one.
-  local version = entity.entity_version
-  if version ~= nil then entity.entity_version = tostring(math.tointeger(version) or version) end
   if wire.given(input.external_model) then
     entity.external_model, refusal = read_external(input.external_model)
     if refusal then return nil, refusal end

@@ -57,15 +57,27 @@ local function content_text(content)
   return table.concat(parts, "\n")
 end
 
+local roles <const> = { system = true, user = true, assistant = true, tool = true }
+
+-- What is wrong with a message; nil where nothing is.
+local function message_problem(message)
+  if not wire.is_object(message) then return " must be an object with a role" end
+  if not roles[message.role] then return ".role must be one of system, user, assistant and tool" end
+  local calls = wire.given(message.tool_calls)
+  if wire.given(message.content) == nil and not (message.role == "assistant" and wire.is_list(calls)) then
+    return " needs content (an assistant's may have tool_calls instead)"
+  end
+  return nil
+end
+
 local function read_messages(body, request)
   local messages = wire.given(body.messages)
   if not wire.is_list(messages) or #messages == 0 then
     return wire.bad_request("Bad request: messages must be a list of at least one message.")
   end
   for index, message in ipairs(messages) do
-    if type(message) ~= "table" or type(message.role) ~= "string" then
-      return wire.bad_request("Bad request: messages[%d] must be an object with a role.", index - 1)
-    end
+    local problem = message_problem(message)
+    if problem then return wire.bad_request("Bad request: messages[%d]%s.", index - 1, problem) end
     local content = content_text(message.content)
     if not content then
       return wire.bad_request("Bad request: messages[%d].content must be a string or a list.", index - 1)
