@@ -114,7 +114,8 @@ function process.serve(words, log)
     pipe:close()
     pipe = nil
   end
-  return setmetatable(server, { __close = server.stop })
+  -- __gc: collecting the pipe would wait for the server, should nobody have closed it
+  return setmetatable(server, { __close = server.stop, __gc = server.stop })
 end
 
 return process
