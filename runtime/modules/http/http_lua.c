@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* sluice.core.http: engines and transfers for Lua, without defaults or policy (sluice.http has). */
-#include "engine.h"
+#include "answer_lua.h"
 
 #include <limits.h>
 #include <string.h>
@@ -166,120 +166,7 @@ static lua_transfer *check_transfer(lua_State *L)
     return luaL_checkudata(L, 1, http_transfer_type);
 }
 
-/* ---- what an answer becomes in Lua ---- */
-
-static void http_set_seconds(lua_State *L, const char *name, int64_t microseconds)
-{
-    lua_pushnumber(L, (lua_Number)microseconds / 1e6);
-    lua_setfield(L, -2, name);
-}
-
-/** Pushes { timing = { ... }, remote_address = }, as sluice.meta shows it. */
-static void http_push_facts(lua_State *L, const sl_http_transfer *transfer)
-{
-    sl_http_timing timing;
-    sl_http_transfer_timing(transfer, &timing);
-    lua_createtable(L, 0, 2);
-    lua_createtable(L, 0, 8);
-    http_set_seconds(L, "queue", timing.queue);
-    http_set_seconds(L, "resolve", timing.resolve);
-    http_set_seconds(L, "connect", timing.connect);
-    http_set_seconds(L, "tls", timing.tls);
-    http_set_seconds(L, "first_byte", timing.first_byte);
-    http_set_seconds(L, "total", timing.total);
-    lua_pushboolean(L, timing.reused);
-    lua_setfield(L, -2, "reused");
-    lua_pushinteger(L, (lua_Integer)transfer->received);
-    lua_setfield(L, -2, "bytes_in");
-    lua_setfield(L, -2, "timing");
-    if (transfer->remote_address[0]) {
-        bool v6 = strchr(transfer->remote_address, ':') != NULL;
-        lua_pushfstring(L, v6 ? "[%s]:%d" : "%s:%d", transfer->remote_address,
-                        transfer->remote_port);
-        lua_setfield(L, -2, "remote_address");
-    }
-}
-
-static void http_set_text(lua_State *L, const char *name, const char *text)
-{
-    if (!text)
-        return;
-    lua_pushstring(L, text);
-    lua_setfield(L, -2, name);
-}
-
-/** Pushes nil and { kind =, message =, phase =, limit =, code =, object =, ... }; 2. */
-static int push_transfer_failure(lua_State *L, const sl_http_transfer *transfer)
-{
-    const sl_http_failure *failure = &transfer->failure;
-    bool stopped = transfer->state != SL_HTTP_FAILED;
-    if (!stopped && !failure->kind)
-        return luaL_error(L, "not enough memory");
-    lua_pushnil(L);
-    lua_createtable(L, 0, 8);
-    http_set_text(L, "kind", stopped ? "TruncatedStream" : failure->kind);
-    http_set_text(L, "message", stopped ? "the response was closed" : failure->message);
-    http_set_text(L, "phase", stopped ? "body" : failure->phase);
-    http_set_text(L, "limit", failure->limit);
-    http_set_text(L, "code", failure->code);
-    http_set_text(L, "operation", transfer->method);
-    http_set_text(L, "object", transfer->label);
-    lua_pushboolean(L, stopped || failure->maybe_executed);
-    lua_setfield(L, -2, "maybe_executed");
-    http_push_facts(L, transfer);
-    lua_setfield(L, -2, "facts");
-    return 2;
-}
-
-static bool http_is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
-/** Pushes name and value of a line of the head; false for what is no field. */
-static bool http_push_field(lua_State *L, const char *line, const char *end)
-{
-    const char *colon = memchr(line, ':', (size_t)(end - line));
-    if (!colon || colon == line)
-        return false;
-    const char *value = colon + 1;
-    while (value < end && http_is_blank(*value))
-        value++;
-    while (end > value && http_is_blank(end[-1]))
-        end--;
-    lua_pushlstring(L, line, (size_t)(colon - line));
-    lua_pushlstring(L, value, (size_t)(end - value));
-    return true;
-}
-
-/** Behind the next line end. */
-static const char *line_end(const char *at, const char *end)
-{
-    const char *stop = memchr(at, '\n', (size_t)(end - at));
-    return stop ? stop + 1 : end;
-}
-
-/** Pushes the reason phrase and the fields as { name, value, name, value, ... }. */
-static void http_push_head(lua_State *L, const sl_http_buffer *head)
-{
-    const char *at = head->data, *end = head->data + head->size;
-    const char *next = line_end(at, end), *stop = next;
-    while (stop > at && http_is_blank(stop[-1]))
-        stop--;
-    const char *space = memchr(at, ' ', (size_t)(stop - at));
-    const char *reason = space && stop - space > 5 ? space + 5 : stop;
-    lua_pushlstring(L, reason, (size_t)(stop - reason));
-    lua_createtable(L, 16, 0);
-    lua_Integer count = 0;
-    for (at = next; at < end; at = next) {
-        next = line_end(at, end);
-        if (!http_push_field(L, at, next))
-            continue;
-        count += 2;
-        lua_rawseti(L, -3, count);
-        lua_rawseti(L, -2, count - 1);
-    }
-}
+/* ---- the answer ---- */
 
 enum {
     ARG_METHOD = 2,
@@ -323,17 +210,17 @@ static int transfer_answer(lua_State *L, int status, lua_KContext ctx)
     if (!ready && !sl_http_transfer_is_over(transfer))
         return transfer_wait(L, self, ctx, transfer_answer);
     if (!ready && transfer->state != SL_HTTP_DONE) {
-        int count = push_transfer_failure(L, transfer);
+        int count = sl_http_push_failure(L, transfer);
         give_back_transfer(L, (int)ctx);
         return count;
     }
     lua_pushinteger(L, transfer->status);
-    http_push_head(L, &transfer->head);
+    sl_http_push_head(L, &transfer->head);
     if (transfer->streamed)
         lua_pushvalue(L, (int)ctx);
     else
         lua_pushlstring(L, transfer->body.data ? transfer->body.data : "", transfer->body.size);
-    http_push_facts(L, transfer);
+    sl_http_push_facts(L, transfer);
     if (!transfer->streamed)
         give_back_transfer(L, (int)ctx);
     return 5;
@@ -490,7 +377,7 @@ static int transfer_read(lua_State *L, int status, lua_KContext ctx)
     if (transfer->state == SL_HTTP_DONE)
         return 0;
     if (sl_http_transfer_is_over(transfer))
-        return push_transfer_failure(L, transfer);
+        return sl_http_push_failure(L, transfer);
     return transfer_wait(L, self, ctx, transfer_read);
 }
 
@@ -535,7 +422,7 @@ static int l_transfer_send(lua_State *L)
 
 static int l_transfer_facts(lua_State *L)
 {
-    http_push_facts(L, &check_transfer(L)->transfer);
+    sl_http_push_facts(L, &check_transfer(L)->transfer);
     return 1;
 }
 
