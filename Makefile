@@ -18,8 +18,8 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 SPECS ?= spec
 
 # ---- nothing below needs changing ----
-PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-openssl-dev libev-dev \
-	lua-cjson-dev libc-ares-dev node-llhttp ca-certificates
+PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-openssl-dev libssl-dev \
+	libev-dev lua-cjson-dev libc-ares-dev node-llhttp ca-certificates
 PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux
 PACKAGES_LINT = $(PACKAGES_BUILD) lua-check clang-format clang-tidy cppcheck
 PACKAGES_FUZZ = $(PACKAGES_BUILD) clang libclang-rt-14-dev
@@ -32,9 +32,10 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-proto
 	-Wwrite-strings -Wformat=2 -Wundef -Wconversion -Wno-sign-conversion $(WERROR)
 OWN_CFLAGS = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread
 INCLUDES = -Iruntime -isystem /usr/include/lua5.4 -isystem /usr/share/include/llhttp
-LIBS = -lcurl -lcares -lev -lm -ldl -pthread
+LIBS = -lcurl -lssl -lcrypto -lcares -lev -lm -ldl -pthread
 BINARY_LIBS = -Wl,--whole-archive $(STATIC)/liblua5.4.a -Wl,--no-whole-archive \
-	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a -lcurl -lm -ldl -pthread
+	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a -lcurl -lssl -lcrypto \
+	-lm -ldl -pthread
 
 SOURCES := $(wildcard runtime/*.c runtime/core/*.c runtime/modules/*/*.c)
 HOST_SOURCES := $(wildcard runtime/host/*.c)
@@ -109,7 +110,7 @@ demo: deps
 test: deps-test node-packages
 	@echo 'building $(BUILD)' >&2
 	@$(MAKE) --no-print-directory -s -j$(JOBS) all examples
-	@SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(CFLAGS)' $(BUILD)/sluice spec/run.lua $(SPECS)
+	@SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(CFLAGS)' SLUICE_LIBS='$(LIBS)' $(BUILD)/sluice spec/run.lua $(SPECS)
 
 ASAN_CFLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
@@ -119,7 +120,8 @@ asan: deps-test node-packages
 	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(BUILD)/asan CC='$(CC)' CFLAGS='$(ASAN_CFLAGS)' all examples
 	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  LSAN_OPTIONS=suppressions=spec/lsan.supp:print_suppressions=0 \
-	  SLUICE_SLOW=1 SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(ASAN_CFLAGS)' $(BUILD)/asan/sluice spec/run.lua $(SPECS)
+	  SLUICE_SLOW=1 SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(ASAN_CFLAGS)' SLUICE_LIBS='$(LIBS)' \
+	  $(BUILD)/asan/sluice spec/run.lua $(SPECS)
 
 lint: deps-lint
 	@CC='$(CC)' LUA='$(LUA)' tools/lint.sh '$(OWN_CFLAGS) $(WARNINGS) $(INCLUDES)' $(SOURCES) $(HOST_SOURCES)
@@ -178,7 +180,7 @@ install: all
 	install -m 755 $(BUILD)/libsluice.so $(INSTALL_LIB)/libsluice.so.0
 	ln -sf libsluice.so.0 $(INSTALL_LIB)/libsluice.so
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sluice' 'Description: model endpoints from Lua, embeddable' \
-	  'Version: 0.1.0' 'Requires.private: libcurl libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
+	  'Version: 0.1.0' 'Requires.private: libcurl libssl libcrypto libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
 	  'Libs.private: -lev -lm -ldl -pthread' 'Cflags: -I$${prefix}/include' \
 	  > $(INSTALL_LIB)/pkgconfig/sluice.pc
 

@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The embedding API of sluice.h, and the table of the modules. */
-#include "sluice.h"
-
 #include "capabilities.h"
-#include "core/internal.h"
 #include "embedded.h"
-#include "modules/json/json.h"
+#include "instance.h"
 
 #include <lualib.h>
 #include <limits.h>
@@ -13,49 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/** A chunk that sluice_spawn started. */
-typedef struct spawned {
-    struct spawned *next;
-    sl_task *task;
-    /** Keeps the task's handle in the registry. */
-    int ref;
-    sluice_done done;
-    void *user;
-    /** The reason of sluice_cancel: the task and its children point to it. */
-    char *reason;
-    /** What `done` was told: it is the host's until the next pump. */
-    sl_json_buffer text;
-    int status;
-} spawned;
-
-/** A host's loop as the core sees it. */
-typedef struct host_backend {
-    sl_backend base;
-    sluice_loop loop;
-} host_backend;
-
 enum {
-    /* Slots of the Lua stack that the functions here take at most. */
-    STACK_NEEDED = 8,
     /* Microseconds that sluice_delete() lets tasks unwind. */
     GRACE = 1000000,
-};
-
-struct sluice {
-    sl_core *core;
-    /** The main thread. */
-    lua_State *L;
-    /** Those whose end was not told yet, and those whose text is kept until the next pump. */
-    spawned *spawned, *told;
-    host_backend backend;
-    sluice_options options;
-    /** Bytes of the Lua heap in use. */
-    size_t heap;
-    bool owns_state;
-    /** A call runs that may call back. */
-    bool busy;
-    /** sluice_delete() was called from inside it. */
-    bool deleted;
 };
 
 /* ---- the modules ---- */
@@ -150,6 +107,32 @@ static void remove_modules(lua_State *L)
     lua_pop(L, 3);
 }
 
+/* ---- calling back ---- */
+
+/** Pops the error of a call that failed, and tells the host. */
+void sl_instance_tell_error(sluice *s)
+{
+    const char *text = lua_type(s->L, -1) == LUA_TSTRING ? lua_tostring(s->L, -1) : NULL;
+    if (s->options.on_error)
+        s->options.on_error(s->options.callback_user, text ? text : "an error without a text");
+    lua_pop(s->L, 1);
+}
+
+/** Ends a call that may have called back. The handle may be gone afterwards. */
+void sl_instance_leave(sluice *s)
+{
+    s->busy = false;
+    if (s->deleted)
+        sluice_delete(s);
+}
+
+/** A loop of the host's learns when the next pump is due. */
+void sl_instance_announce_due(sluice *s)
+{
+    if (s->core->backend->wake_at)
+        s->core->backend->wake_at(s->core->backend, sl_core_next_due(s->core));
+}
+
 /* ---- making an instance ---- */
 
 static void *heap_allocate(void *user, void *block, size_t old_size, size_t size)
@@ -186,15 +169,6 @@ static void host_wake_at(sl_backend *backend, int64_t delay)
 static void host_close(sl_backend *backend)
 {
     (void)backend;
-}
-
-/** Pops the error of a call that failed, and tells the host. */
-static void tell_error(sluice *s)
-{
-    const char *text = lua_type(s->L, -1) == LUA_TSTRING ? lua_tostring(s->L, -1) : NULL;
-    if (s->options.on_error)
-        s->options.on_error(s->options.callback_user, text ? text : "an error without a text");
-    lua_pop(s->L, 1);
 }
 
 static int l_open_state(lua_State *L)
@@ -244,16 +218,16 @@ static int open_instance(sluice *s)
     s->core = sl_core_new(&options);
     if (!s->core)
         return SLUICE_ENOMEM;
-    if (!lua_checkstack(s->L, STACK_NEEDED) || sl_core_attach(s->core, s->L) != LUA_OK)
+    if (!lua_checkstack(s->L, SL_STACK_NEEDED) || sl_core_attach(s->core, s->L) != LUA_OK)
         return SLUICE_ENOMEM;
     s->L = s->core->L;
-    if (!lua_checkstack(s->L, STACK_NEEDED))
+    if (!lua_checkstack(s->L, SL_STACK_NEEDED))
         return SLUICE_ENOMEM;
     lua_pushcfunction(s->L, l_open_state);
     lua_pushlightuserdata(s->L, s);
     if (lua_pcall(s->L, 1, 0, 0) == LUA_OK)
         return SLUICE_OK;
-    tell_error(s);
+    sl_instance_tell_error(s);
     return SLUICE_ENOMEM;
 }
 
@@ -296,263 +270,21 @@ int sluice_new(sluice **out, const sluice_options *options)
     return SLUICE_OK;
 }
 
-/** Ends a call that may have called back. The handle may be gone afterwards. */
-static void leave(sluice *s)
-{
-    s->busy = false;
-    if (s->deleted)
-        sluice_delete(s);
-}
-
-/* ---- spawning ---- */
-
-static void *json_allocate(void *user, void *block, size_t old_size, size_t size)
-{
-    const sluice *s = user;
-    (void)old_size;
-    return s->options.allocator(s->options.allocator_user, block, size);
-}
-
-/** What l_spawn needs, and gives back. */
-typedef struct spawn_call {
-    sluice *s;
-    const char *name, *chunk;
-    size_t len;
-    spawned *row;
-    int status;
-} spawn_call;
-
-/* What may fail comes before the task: a task that was spawned is told of. */
-static int l_spawn(lua_State *L)
-{
-    spawn_call *call = lua_touserdata(L, 1);
-    const sluice_options *options = &call->s->options;
-    lua_settop(L, 0);
-    lua_pushboolean(L, 1);
-    call->row->ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    const char *mode = options->capabilities & SLUICE_CAN_READ_FILES ? "bt" : "t";
-    int status = luaL_loadbufferx(L, call->chunk, call->len, call->name, mode);
-    if (status != LUA_OK) {
-        call->status = status == LUA_ERRSYNTAX ? SLUICE_ESYNTAX : SLUICE_ENOMEM;
-        return lua_error(L);
-    }
-    luaL_checkstack(L, options->argc + STACK_NEEDED, NULL);
-    for (int i = 0; i < options->argc; i++)
-        lua_pushstring(L, options->argv[i]);
-    sl_core *core = call->s->core;
-    call->row->task = sl_task_spawn(L, core, &core->root);
-    call->row->task->observed = true;
-    lua_rawseti(L, LUA_REGISTRYINDEX, call->row->ref);
-    return 0;
-}
-
-/** A loop of the host's learns when the next pump is due. */
-static void announce_due(sluice *s)
-{
-    if (s->core->backend->wake_at)
-        s->core->backend->wake_at(s->core->backend, sl_core_next_due(s->core));
-}
-
-static void free_row(sluice *s, spawned *row)
-{
-    luaL_unref(s->L, LUA_REGISTRYINDEX, row->ref);
-    sl_json_buffer_fini(&row->text);
-    sl_free(s->core, row->reason);
-    sl_free(s->core, row);
-}
-
-static int start_row(sluice *s, spawn_call *call)
-{
-    spawned *row = call->row;
-    s->busy = true;
-    lua_pushcfunction(s->L, l_spawn);
-    lua_pushlightuserdata(s->L, call);
-    if (lua_pcall(s->L, 1, 0, 0) != LUA_OK) {
-        tell_error(s);
-        free_row(s, row);
-        leave(s);
-        return call->status;
-    }
-    row->next = s->spawned;
-    s->spawned = row;
-    announce_due(s);
-    s->busy = false;
-    return (int)(row->task->base.serial & INT_MAX);
-}
-
-int sluice_spawn(sluice *s, const char *name, const char *chunk, size_t len, sluice_done done,
-                 void *user)
-{
-    if (s->busy)
-        return SLUICE_EBUSY;
-    spawned *row = sl_alloc_array(s->core, 1, sizeof *row);
-    if (!row || !lua_checkstack(s->L, STACK_NEEDED)) {
-        sl_free(s->core, row);
-        return SLUICE_ENOMEM;
-    }
-    row->ref = LUA_NOREF;
-    row->done = done;
-    row->user = user;
-    sl_json_buffer_init(&row->text, json_allocate, s);
-    spawn_call call = {s, name, chunk, len, row, SLUICE_ENOMEM};
-    return start_row(s, &call);
-}
-
-/** The reason outlives the call in a copy of ours. */
-static const char *keep_reason(sluice *s, spawned *row, const char *reason)
-{
-    if (!reason)
-        return "no reason given";
-    size_t size = strlen(reason) + 1;
-    row->reason = sl_alloc(s->core, size);
-    if (!row->reason)
-        return "cancelled by the host";
-    return memcpy(row->reason, reason, size);
-}
-
-int sluice_cancel(sluice *s, int task, const char *reason)
-{
-    if (s->busy)
-        return SLUICE_EBUSY;
-    for (spawned *row = s->spawned; row; row = row->next)
-        if ((int)(row->task->base.serial & INT_MAX) == task && !row->task->base.cancelled)
-            sl_task_cancel(row->task, keep_reason(s, row, reason));
-    announce_due(s);
-    return SLUICE_OK;
-}
-
-/* ---- telling the ends ---- */
-
-/** Makes it the text that the host is told; false without memory. */
-static bool set_text(spawned *row, const char *text, size_t len)
-{
-    row->text.length = 0;
-    char *room = sl_json_reserve(&row->text, len);
-    if (!room)
-        return false;
-    memcpy(room, text, len);
-    row->text.length = len;
-    return true;
-}
-
-/** A task that was cancelled may still end as it likes: what counts is the error that came out. */
-static int end_status(lua_State *L, const sl_task *task, int result)
-{
-    if (task->core->exiting)
-        return SLUICE_EEXIT;
-    if (!task->failed)
-        return SLUICE_OK;
-    return sl_error_origin(L, result) == task->base.serial ? SLUICE_ECANCELLED : SLUICE_ESCRIPT;
-}
-
-/* Stack: the handle, the row. Writes the result, or the error, to the row. */
-static int l_end_text(lua_State *L)
-{
-    spawned *row = lua_touserdata(L, 2);
-    const sl_task *task = row->task;
-    char digits[16];
-    size_t len = 0;
-    const char *text = NULL;
-    lua_getiuservalue(L, 1, 1);
-    row->status = end_status(L, task, 3);
-    if (row->status == SLUICE_EEXIT) {
-        len = (size_t)snprintf(digits, sizeof digits, "%d", task->core->exit_status);
-        text = digits;
-    } else if (task->failed && task->results == 0) {
-        len = (size_t)snprintf(digits, sizeof digits, "out of memory");
-        text = digits;
-    } else if (task->failed) {
-        sl_push_error_text(L, 3);
-        text = lua_tolstring(L, -1, &len);
-    }
-    if (text)
-        return set_text(row, text, len) ? 0 : luaL_error(L, "out of memory");
-    if (task->results > 1)
-        lua_rawgeti(L, 3, 1);
-    if (sl_json_encode(L, -1, NULL, &row->text) < 0)
-        return luaL_error(L, "the result of the chunk: %s", lua_tostring(L, -1));
-    return 0;
-}
-
-/** Writes status and text to the row. */
-static void describe_end(sluice *s, spawned *row)
-{
-    lua_State *L = s->L;
-    if (row->task->state != SL_TASK_ENDED) {
-        static const char text[] = "the instance was deleted before the task had unwound";
-        set_text(row, text, sizeof text - 1);
-        row->status = SLUICE_ECANCELLED;
-        return;
-    }
-    row->status = SLUICE_ESCRIPT;
-    lua_pushcfunction(L, l_end_text);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, row->ref);
-    lua_pushlightuserdata(L, row);
-    if (lua_pcall(L, 2, 0, 0) == LUA_OK)
-        return;
-    if (row->status == SLUICE_OK)
-        row->status = SLUICE_ESCRIPT;
-    size_t len = 0;
-    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
-    if (!text || !set_text(row, text, len))
-        row->text.length = 0;
-    lua_pop(L, 1);
-}
-
-static void tell_end(sluice *s, spawned *row)
-{
-    static const char no_memory[] = "out of memory";
-    describe_end(s, row);
-    char *end = row->text.length > 0 ? sl_json_reserve(&row->text, 1) : NULL;
-    if (end)
-        *end = '\0';
-    if (row->done && end)
-        row->done(row->user, row->status, row->text.data, row->text.length);
-    else if (row->done)
-        row->done(row->user, row->status, no_memory, sizeof no_memory - 1);
-    row->next = s->told;
-    s->told = row;
-}
-
-static void forget_told(sluice *s)
-{
-    while (s->told) {
-        spawned *row = s->told;
-        s->told = row->next;
-        free_row(s, row);
-    }
-}
-
-/** Tells of the chunks that have ended, or of all of them. */
-static void tell_ends(sluice *s, bool all)
-{
-    spawned **link = &s->spawned;
-    while (*link) {
-        spawned *row = *link;
-        if (!all && row->task->state != SL_TASK_ENDED) {
-            link = &row->next;
-            continue;
-        }
-        *link = row->next;
-        tell_end(s, row);
-    }
-}
-
 /* ---- pumping ---- */
 
 int sluice_pump(sluice *s, unsigned budget_us)
 {
     if (s->busy)
         return SLUICE_EBUSY;
-    if (!lua_checkstack(s->L, STACK_NEEDED))
+    if (!lua_checkstack(s->L, SL_STACK_NEEDED))
         return SLUICE_ENOMEM;
     s->busy = true;
-    forget_told(s);
+    sl_chunks_forget_told(s);
     int more = sl_core_pump(s->core, budget_us);
-    tell_ends(s, false);
+    sl_chunks_tell(s, false);
     if (s->deleted)
         more = 0;
-    leave(s);
+    sl_instance_leave(s);
     return more;
 }
 
@@ -577,7 +309,7 @@ int sluice_ready(sluice *s, int fd, unsigned events)
         return SLUICE_EBUSY;
     sl_now_update(s->core);
     sl_io_notify(s->core, fd, events);
-    announce_due(s);
+    sl_instance_announce_due(s);
     return SLUICE_OK;
 }
 
@@ -633,12 +365,12 @@ void sluice_delete(sluice *s)
     }
     s->busy = true;
     if (s->L)
-        lua_checkstack(s->L, STACK_NEEDED);
+        lua_checkstack(s->L, SL_STACK_NEEDED);
     if (s->core) {
         sl_core_shut_down(s->core, GRACE);
-        tell_ends(s, true);
+        sl_chunks_tell(s, true);
         sl_core_close(s->core);
-        forget_told(s);
+        sl_chunks_forget_told(s);
     }
     if (s->L)
         close_state(s);

@@ -20,7 +20,8 @@
  *   Forking    A handle is not usable in a forked child.
  *
  * No call is re-entrant: inside a callback of a handle, no function of that handle may be called
- * but sluice_wake(), and sluice_delete(), which then takes effect at the end of the pump.
+ * but sluice_wake(), and sluice_delete(), which then takes effect at the end of the call that
+ * called back.
  */
 #ifndef SLUICE_H
 #define SLUICE_H
@@ -51,9 +52,10 @@ enum sluice_err {
     SLUICE_ENOMEM = -1,
     /** An argument that cannot be. */
     SLUICE_EINVAL = -2,
-    /** Called from inside a callback of the same handle. */
+    /** Called from inside a callback of the same handle; or the Lua state has an instance already.
+     */
     SLUICE_EBUSY = -3,
-    /** The chunk does not compile. */
+    /** The chunk does not compile; on_error was told why. */
     SLUICE_ESYNTAX = -4,
     /** The chunk raised an error. */
     SLUICE_ESCRIPT = -5,
@@ -67,15 +69,21 @@ enum sluice_err {
     SLUICE_EUNSUPPORTED = -9,
 };
 
-/** What an instance may do; nothing is granted unless the options say so. */
+/**
+ * What an instance may do; nothing is granted unless the options say so. In a state of the host's
+ * this holds for what libsluice does; Lua's own libraries are the host's there.
+ */
 enum sluice_capability {
     SLUICE_CAN_READ_ENVIRONMENT = 1,
+    /** Lua files for require too, standard input, and bytecode beside text. */
     SLUICE_CAN_READ_FILES = 2,
     SLUICE_CAN_WRITE_FILES = 4,
     SLUICE_CAN_CONNECT = 8,
     SLUICE_CAN_LISTEN = 16,
+    /** With SLUICE_CAN_READ_FILES: libraries of machine code for require too. */
     SLUICE_CAN_SPAWN_PROCESSES = 32,
-    /** os.exit ends every task and is reported as SLUICE_EEXIT; it never ends the process. */
+    /** os.exit ends every task and is reported as SLUICE_EEXIT; it never ends the process.
+     * os.setlocale, which is the process's as well. */
     SLUICE_CAN_EXIT = 64,
     SLUICE_CAN_EVERYTHING = 127,
 };
@@ -97,7 +105,8 @@ typedef struct sluice_loop {
     void *user;
     /** Watches fd for exactly these events (enum sluice_event), 0: no more. 0, or -1 on failure. */
     int (*watch)(void *user, int fd, unsigned events);
-    /** sluice_pump() is due in `delay_us` microseconds; -1: no timer runs. Called by each pump. */
+    /** sluice_pump() is due in `delay_us` microseconds, 0: now, -1: no timer runs. Called by
+     * sluice_pump, sluice_spawn, sluice_cancel and sluice_ready. */
     void (*wake_at)(void *user, long delay_us);
 } sluice_loop;
 
@@ -107,7 +116,8 @@ typedef struct sluice_options {
     /** sizeof(sluice_options). */
     size_t size;
     /** A Lua 5.4 state of the host's, with its libraries open; NULL: one of our own. In a host's
-     * state only `coroutine` is changed and modules become requirable; its libraries stay. */
+     * state only `coroutine` is changed and modules become requirable, until sluice_delete(); its
+     * other libraries stay. One instance at a time in a state. */
     struct lua_State *state;
     /** realloc(3) with size 0 as free(3); NULL: the C library's. */
     void *(*allocator)(void *user, void *block, size_t size);
@@ -129,7 +139,7 @@ typedef struct sluice_options {
 } sluice_options;
 
 /**
- * The end of a spawned chunk, called from inside a pump.
+ * The end of a spawned chunk, called once for each: from inside a pump, or from sluice_delete().
  *
  * @param status SLUICE_OK: `text` is the chunk's first result as JSON ("null" without one).
  *               SLUICE_ESCRIPT, SLUICE_ECANCELLED: the error, for people, with its traceback.
@@ -142,7 +152,8 @@ typedef void (*sluice_done)(void *user, int status, const char *text, size_t len
 SLUICE_API int sluice_new(sluice **out, const sluice_options *options);
 
 /**
- * Starts a chunk of Lua, text or bytecode, as a task. It runs in the next pump, not here.
+ * Starts a chunk of Lua, text or (see SLUICE_CAN_READ_FILES) bytecode, as a task. It runs in the
+ * next pump, not here.
  *
  * @param name  what error messages call it: "@FILE", or "=NAME".
  * @param chunk `len` bytes, not needed after the call.
@@ -152,7 +163,8 @@ SLUICE_API int sluice_new(sluice **out, const sluice_options *options);
 SLUICE_API int sluice_spawn(sluice *s, const char *name, const char *chunk, size_t len,
                             sluice_done done, void *user);
 
-/** Cancels a spawned task: its waits raise TaskCancelled. Nothing happens when it has ended. */
+/** Cancels a spawned task: its waits raise TaskCancelled with the reason, which is copied. Nothing
+ * happens when it has ended. */
 SLUICE_API int sluice_cancel(sluice *s, int task, const char *reason);
 
 /**
@@ -185,8 +197,9 @@ SLUICE_API void sluice_wake(sluice *s);
 SLUICE_API void sluice_interrupt(sluice *s);
 
 /**
- * Cancels every task, lets them unwind for a second at most, and frees everything. In a callback:
- * marked, and done at the end of the pump. NULL is fine.
+ * Cancels every task, lets them unwind for a second at most, tells the ends, and frees everything.
+ * In a callback: marked, and done at the end of the call. Descriptors of a host's loop are not
+ * served meanwhile. NULL is fine.
  */
 SLUICE_API void sluice_delete(sluice *s);
 
