@@ -180,10 +180,13 @@ local function make_error(failure)
   return meta.set(errors.new(failure.kind, failure), facts)
 end
 
-local function make_headers(flat)
-  local object = headers.new()
-  for index = 1, #flat, 2 do headers.add(object, flat[index], flat[index + 1]) end
-  return object
+-- Made when the first header is asked for: most answers are read for their status and body alone.
+local function headers_of(flat)
+  return function()
+    local fields = {}
+    for index = 1, #flat, 2 do fields[#fields + 1] = { flat[index], flat[index + 1] } end
+    return fields
+  end
 end
 
 local function make_streamed(status, reason, fields, transfer, facts)
@@ -205,7 +208,7 @@ local function make_streamed(status, reason, fields, transfer, facts)
 end
 
 local function make_response(stream, status, reason, flat, body, facts)
-  local fields = make_headers(flat)
+  local fields = headers_of(flat)
   if stream then return make_streamed(status, reason, fields, body, facts) end
   return meta.set(response.new { status = status, reason = reason, headers = fields, body = body }, facts)
 end

@@ -15,6 +15,11 @@ local methods = {}
 local metatable = { __name = "sluice.response" }
 
 function metatable.__index(self, key)
+  if key == "headers" then
+    local object = headers.new(rawget(self, "_later")())
+    self.headers, self._later = object, nil
+    return object
+  end
   if key == "body" then
     local body, err = methods.text(self)
     if not body then error(err, 2) end
@@ -31,14 +36,21 @@ function metatable.__close(self)
   self:close()
 end
 
----Makes a response. Either `body` (all of it) or `read` is given.
----@param fields { status: integer, reason?: string, headers?: table, body?: string, read?: fun(): (string?, table?), close?: fun() } `read` gives the next piece, nil at the end, or nil and err; it may wait
+-- Nil for a function: what it gives is made when the first header is asked for.
+local function make_headers(given)
+  if type(given) == "function" then return nil end
+  return headers.is(given) and given or headers.new(given)
+end
+
+---Makes a response. `headers` may be a function that gives them when they are first asked for. Either `body` (all of it) or `read` is given.
+---@param fields { status: integer, reason?: string, headers?: table|function, body?: string, read?: fun(): (string?, table?), close?: fun() } `read` gives the next piece, nil at the end, or nil and err; it may wait
 ---@return sluice.Response
 function response.new(fields)
   return setmetatable({
     status = fields.status,
     reason = fields.reason or "",
-    headers = headers.is(fields.headers) and fields.headers or headers.new(fields.headers),
+    headers = make_headers(fields.headers),
+    _later = type(fields.headers) == "function" and fields.headers or nil,
     _whole = fields.read == nil and (fields.body or "") or nil,
     _read = fields.read,
     _close = fields.close,

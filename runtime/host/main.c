@@ -4,6 +4,7 @@
 #include "../embedded.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +61,14 @@ static void raise_descriptor_limit(void)
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
+}
+
+/** glibc gives memory back and faults it in again at each wave of requests: a quarter of their CPU. */
+static void keep_memory(void)
+{
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
+    mallopt(M_TOP_PAD, 256 << 10);
+    mallopt(M_MMAP_THRESHOLD, 4 << 20);
 }
 
 static void on_log(void *user, const char *line, size_t len)
@@ -119,6 +128,7 @@ int main(int argc, char **argv)
     sluice *s = NULL;
     outcome end = {0, 0};
     raise_descriptor_limit();
+    keep_memory();
     int status = sluice_new(&s, &options);
     if (status < 0) {
         fprintf(stderr, "sluice: %s\n", sluice_strerror(status));
