@@ -49,12 +49,13 @@ ROCK_OBJECTS := $(filter-out $(BUILD)/runtime/%.o $(BUILD)/library.o,$(OBJECTS))
 	$(filter $(BUILD)/runtime/core/%.o $(BUILD)/runtime/modules/%.o,$(OBJECTS))
 HOST_OBJECTS := $(HOST_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/command.o
 
-.PHONY: node-packages all examples deps deps-test deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
+.PHONY: node-packages all examples rock install-rock deps deps-test deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so $(BUILD)/sluice.so
 examples: $(EXAMPLES)
+rock: $(BUILD)/sluice.so
 
 help:
 	@echo 'make demo       build, start the emulator, run scripts/quickstart.lua against it'
@@ -183,6 +184,12 @@ install: all
 	  'Version: 0.1.0' 'Requires.private: libcurl libssl libcrypto libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
 	  'Libs.private: -lev -lm -ldl -pthread' 'Cflags: -I$${prefix}/include' \
 	  > $(INSTALL_LIB)/pkgconfig/sluice.pc
+
+# For luarocks, which says where: sluice-scm-1.rockspec.
+install-rock: rock
+	install -d '$(ROCK_LIBDIR)' '$(ROCK_LUADIR)'
+	install -m 755 $(BUILD)/sluice.so '$(ROCK_LIBDIR)/sluice.so'
+	cp -R lua/sluice '$(ROCK_LUADIR)/sluice'
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/sluice $(DESTDIR)$(PREFIX)/include/sluice.h \

@@ -240,7 +240,7 @@ end
 ---@param address string "127.0.0.1:8080", "[::1]:8080", "localhost:8080" or "unix:/path"; port 0 takes a free one (see server.address)
 ---@param given? sluice.web.ListenOptions
 ---@return sluice.web.Server? server
----@return sluice.Error? err kind ListenError
+---@return sluice.Error? err kind ListenError; TLSError where the certificate or the key is of no use
 function methods:listen(address, given)
   local server, err = require("sluice.web.server").listen(self, address, given)
   return server, err

@@ -13,7 +13,7 @@ local servers = {}
 
 ---@class sluice.web.Server
 ---@field address string "127.0.0.1:8080", "[::1]:8080" or "unix:/path"
----@field url string? "http://127.0.0.1:8080"; nil for a unix socket
+---@field url string? "http://127.0.0.1:8080", "https://..." with TLS; nil for a unix socket
 local methods = {}
 local metatable = { __name = "sluice.web.server", __index = methods }
 
@@ -143,7 +143,14 @@ end
 ---@field max_connections? integer more wait in the kernel; 16384 by default
 ---@field body_rate? integer bytes a second that a body must bring, over each stretch of timeout.body; 128 by default
 ---@field timeout? sluice.web.ListenTimeout
+---@field tls? sluice.web.ListenTLS TLS 1.2 and 1.3 instead of plain sockets
 ---@field access_log? boolean a line of sluice.log for each request, level info, also for those that no handler saw; false by default
+
+---Files: PEM, the key without a pass phrase, the certificate followed by those that signed it.
+---@class sluice.web.ListenTLS
+---@field certificate string
+---@field key string
+local TLS = { certificate = "string", key = "string" }
 
 ---All in seconds.
 ---@class sluice.web.ListenTimeout
@@ -154,6 +161,7 @@ end
 ---@field linger? number for one to take the refusal of its request (2)
 local LISTEN_OPTIONS = {
   max_connections = "count?", body_rate = "integer?", timeout = "table?", access_log = "boolean?",
+  tls = "table?",
 }
 local TIMEOUTS = {
   head = "seconds?", body = "seconds?", idle = "seconds?", stall = "seconds?", linger = "seconds?",
@@ -169,16 +177,18 @@ function servers.listen(app, address, given)
   options.argument("app:listen", "address", address, "string", 4)
   given = options.check("app:listen", given, LISTEN_OPTIONS, 4)
   local timeout = options.check("app:listen: timeout", given.timeout, TIMEOUTS, 4)
-  local listener, message, malformed = core.listen {
+  local tls = given.tls and options.check("app:listen: tls", given.tls, TLS, 4) or {}
+  local listener, message, kind = core.listen {
     address = address, max_body = app._max_body,
     max_connections = given.max_connections, body_rate = given.body_rate,
     head_time = timeout.head, body_time = timeout.body, idle_time = timeout.idle,
     stall_time = timeout.stall, linger_time = timeout.linger, refusals = given.access_log,
     id_prefix = math.random(0) & 0xffffffff,
+    certificate = tls.certificate, key = tls.key,
   }
-  if malformed then error(("app:listen: %s, got %q"):format(message, address), 3) end
+  if not listener and not kind then error(("app:listen: %s, got %q"):format(message, address), 3) end
   if not listener then
-    return nil, errors.new("ListenError", { message = message, operation = "listen", object = address })
+    return nil, errors.new(kind, { message = message, operation = "listen", object = address })
   end
   local group = task.group()
   group:spawn(accept_all, app, listener, group, given.access_log and serve_logged or serve)
@@ -186,7 +196,7 @@ function servers.listen(app, address, given)
   local bound = listener:address()
   return setmetatable({
     address = bound,
-    url = not bound:find("^unix:") and "http://" .. bound or nil,
+    url = not bound:find("^unix:") and (given.tls and "https://" or "http://") .. bound or nil,
     _listener = listener,
     _group = group,
   }, metatable)

@@ -13,6 +13,42 @@ enum {
     DISCARD_MAX = 1 << 20,
 };
 
+/* ---- plain sockets ---- */
+
+static bool plain_open(sl_connection *c)
+{
+    (void)c;
+    return true;
+}
+
+static ssize_t plain_receive(sl_connection *c, char *bytes, size_t size)
+{
+    return recv(c->io.fd, bytes, size, 0);
+}
+
+static ssize_t plain_send(sl_connection *c, const char *bytes, size_t length)
+{
+    return send(c->io.fd, bytes, length, MSG_NOSIGNAL);
+}
+
+static int plain_end(sl_connection *c)
+{
+    return shutdown(c->io.fd, SHUT_WR);
+}
+
+static void plain_close(sl_connection *c, bool in_order)
+{
+    (void)c, (void)in_order;
+}
+
+const sl_transport sl_transport_plain = {
+    .open = plain_open,
+    .receive = plain_receive,
+    .send = plain_send,
+    .end = plain_end,
+    .close = plain_close,
+};
+
 /* ---- leaving ---- */
 
 /** Parts the exchange from its connection; nobody's exchange is freed. */
@@ -37,6 +73,7 @@ void sl_connection_kill(sl_connection *c)
     sl_exchange *x = c->exchange;
     if (c->state == SL_CONNECTION_DEAD)
         return;
+    c->in_order = c->state != SL_CONNECTION_BUSY && sl_bytes_length(&c->out) == 0;
     c->state = SL_CONNECTION_DEAD;
     c->exchange = NULL;
     if (!x)
@@ -54,6 +91,7 @@ static void connection_free(sl_connection *c)
     sl_core *core = server->core;
     sl_timer_stop(&c->timer);
     (void)sl_io_watch(core, &c->io, 0);
+    c->transport->close(c, c->in_order);
     close(c->io.fd);
     *c->previous = c->next;
     if (c->next)
@@ -109,7 +147,7 @@ static int64_t connection_deadline(const sl_connection *c)
 {
     const sl_server_limits *limits = &c->server->limits;
     int64_t deadline = INT64_MAX;
-    if (sl_bytes_length(&c->out))
+    if (sl_bytes_length(&c->out) || c->state == SL_CONNECTION_FLUSH)
         deadline = c->sent_at + limits->stall_time;
     if (c->state == SL_CONNECTION_HEAD) {
         bool idle = is_between_requests(c) && c->served;
@@ -150,7 +188,7 @@ static unsigned connection_events(const sl_connection *c)
     unsigned events = wants_read(c) ? SL_READ : 0u;
     if (sl_bytes_length(&c->out))
         events |= SL_WRITE;
-    return events;
+    return c->crossed ? SL_READ | SL_WRITE : events;
 }
 
 /** When stopping, a connection between two requests has nothing more to say. */
@@ -188,7 +226,10 @@ void sl_connection_append(sl_connection *c, const void *data, size_t length)
 /** All is sent and no request will follow: ends our half, and waits for the other. */
 static void connection_linger(sl_connection *c)
 {
-    if (c->ended || shutdown(c->io.fd, SHUT_WR) != 0) {
+    int result = c->ended ? -1 : c->transport->end(c);
+    if (result < 0 && !c->ended && errno == EAGAIN)
+        return;
+    if (result < 0) {
         sl_connection_kill(c);
         return;
     }
@@ -209,8 +250,7 @@ static void tell_room(sl_connection *c)
 void sl_connection_send(sl_connection *c)
 {
     while (c->state != SL_CONNECTION_DEAD && sl_bytes_length(&c->out)) {
-        ssize_t sent =
-            send(c->io.fd, sl_bytes_front(&c->out), sl_bytes_length(&c->out), MSG_NOSIGNAL);
+        ssize_t sent = c->transport->send(c, sl_bytes_front(&c->out), sl_bytes_length(&c->out));
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0 && errno != EAGAIN) {
@@ -387,7 +427,7 @@ static void connection_ended(sl_connection *c)
 static void connection_receive(sl_connection *c)
 {
     char *scratch = c->server->scratch;
-    ssize_t got = recv(c->io.fd, scratch, RECEIVE_SIZE, 0);
+    ssize_t got = c->transport->receive(c, scratch, RECEIVE_SIZE);
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (got < 0) {
@@ -427,11 +467,21 @@ void sl_connection_next(sl_connection *c, bool close)
 static void on_connection_ready(sl_io *io, unsigned events)
 {
     sl_connection *c = (sl_connection *)(void *)((char *)io - offsetof(sl_connection, io));
+    if (c->crossed)
+        events = SL_WRITE | (wants_read(c) ? SL_READ : 0u);
+    c->crossed = false;
     if (events & SL_WRITE)
         sl_connection_send(c);
     if (events & SL_READ && c->state != SL_CONNECTION_DEAD)
         connection_receive(c);
     sl_connection_settle(c);
+}
+
+void sl_connection_not_tls(sl_connection *c)
+{
+    c->transport->close(c, false);
+    c->transport = &sl_transport_plain;
+    connection_refuse(c, SL_NOT_TLS, "", 0);
 }
 
 /** A stretch of the body is over: it may go on, from its last byte, when enough has come. */
@@ -478,10 +528,16 @@ bool sl_connection_open(sl_server *server, int fd)
     }
     memset(c, 0, sizeof *c);
     c->server = server;
+    c->transport = server->transport;
     c->io.fd = fd;
     c->io.on_ready = on_connection_ready;
     c->timer.on_due = on_connection_due;
-    c->since = sl_now(server->core);
+    c->since = c->sent_at = sl_now(server->core);
+    if (!c->transport->open(c)) {
+        close(fd);
+        sl_free(server->core, c);
+        return false;
+    }
     c->next = server->connections;
     c->previous = &server->connections;
     if (c->next)

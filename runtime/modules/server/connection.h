@@ -5,6 +5,11 @@
 
 #include "server.h"
 
+enum {
+    /** The status, inside, of a refused client that does not speak TLS where it should: 400. */
+    SL_NOT_TLS = 497,
+};
+
 enum sl_connection_state {
     /** Between requests, or in a head. */
     SL_CONNECTION_HEAD,
@@ -22,6 +27,9 @@ struct sl_connection {
     sl_io io;
     sl_timer timer;
     sl_server *server;
+    const sl_transport *transport;
+    /** Of the transport, for this connection. */
+    void *transport_data;
     sl_connection *next, **previous;
     sl_exchange *exchange;
     /** Bytes received and not used; answer bytes not sent. */
@@ -40,7 +48,12 @@ struct sl_connection {
     uint8_t state;
     /** Has answered before; its client sends no more; counts as working. */
     bool served, ended, working;
+    /** What one direction waits for is an event of the other; and, when dead, nothing was cut. */
+    bool crossed, in_order;
 };
+
+/** Plain sockets. */
+extern const sl_transport sl_transport_plain;
 
 /** Takes over an accepted socket. Returns false without memory (the socket is closed then). */
 bool sl_connection_open(sl_server *server, int fd);
@@ -48,6 +61,8 @@ bool sl_connection_open(sl_server *server, int fd);
 void sl_connection_kill(sl_connection *connection);
 /** Ends every entry from outside: frees what is dead, watches and times what is not. */
 void sl_connection_settle(sl_connection *connection);
+/** Its client does not speak TLS and gets told so, without it. */
+void sl_connection_not_tls(sl_connection *connection);
 /** Sends what it can of the backlog. */
 void sl_connection_send(sl_connection *connection);
 /** Appends to the backlog; without memory the connection is dead. */

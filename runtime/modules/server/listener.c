@@ -77,6 +77,7 @@ int sl_server_open(sl_server *server, sl_core *core, int fd, const sl_server_lim
     memset(server, 0, sizeof *server);
     server->core = core;
     server->events = events;
+    server->transport = &sl_transport_plain;
     server->limits = *limits;
     server->io.fd = fd;
     server->io.on_ready = on_listener_ready;

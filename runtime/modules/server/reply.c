@@ -43,6 +43,7 @@ static const struct {
     {429, "Too Many Requests", NULL, NULL},
     {431, "Request Header Fields Too Large", "HeadTooLarge",
      "the request head is larger than 32768 bytes or 100 fields"},
+    {SL_NOT_TLS, "Bad Request", "MalformedRequest", "this port speaks TLS: use https"},
     {499, "Client Closed Request", NULL, NULL},
     {500, "Internal Server Error", NULL, NULL},
     {501, "Not Implemented", "NotImplemented", "this method or transfer coding is not supported"},
@@ -87,6 +88,7 @@ void sl_reply_refuse(sl_connection *c, int status, sl_refusal *outcome)
 {
     char text[512];
     const char *kind = "MalformedRequest", *message = "";
+    int wire_status = status == SL_NOT_TLS ? 400 : status;
     for (int i = 0; i < REPLY_TEXTS; i++) {
         if (reply_texts[i].status == status && reply_texts[i].kind) {
             kind = reply_texts[i].kind;
@@ -101,8 +103,9 @@ void sl_reply_refuse(sl_connection *c, int status, sl_refusal *outcome)
                  "HTTP/1.1 %d %s\r\nDate: %s\r\nConnection: close\r\n"
                  "Content-Type: application/json\r\nContent-Length: %d\r\n"
                  "X-Request-Id: %s\r\n\r\n",
-                 status, reason_of(status), reply_date(c->server), body_length, outcome->id);
+                 wire_status, reason_of(status), reply_date(c->server), body_length, outcome->id);
     snprintf(text + head_length, sizeof text - (size_t)head_length, body, message, kind);
+    outcome->status = wire_status;
     outcome->bytes = (size_t)body_length;
     c->state = SL_CONNECTION_FLUSH;
     c->discarded = 0;

@@ -14,6 +14,8 @@
 #include "bytes.h"
 #include "head.h"
 
+#include <sys/types.h>
+
 typedef struct sl_server sl_server;
 typedef struct sl_connection sl_connection;
 typedef struct sl_exchange sl_exchange;
@@ -38,6 +40,20 @@ typedef struct sl_server_limits {
     /** Without progress of the answer; for the client to take the end of a refused request. */
     int64_t stall_time, linger_time;
 } sl_server_limits;
+
+/** How bytes get to the other side and back; plain sockets by default. */
+typedef struct sl_transport {
+    /** Begins on an accepted socket. False where that needs memory that there is not. */
+    bool (*open)(sl_connection *connection);
+    /** As recv and send: a number of bytes, 0 at the end, -1 and errno. Where they wait for the
+     *  other direction they say so in connection->crossed. */
+    ssize_t (*receive)(sl_connection *connection, char *bytes, size_t size);
+    ssize_t (*send)(sl_connection *connection, const char *bytes, size_t length);
+    /** Tells the other side that no more is sent. 0, or -1 and errno: EAGAIN to try once more. */
+    int (*end)(sl_connection *connection);
+    /** Gives back what open took. In order: nothing is cut, and the other side may know. */
+    void (*close)(sl_connection *connection, bool in_order);
+} sl_transport;
 
 typedef struct sl_server_events {
     /** sl_server_take has something to give. */
@@ -74,6 +90,9 @@ struct sl_refusal {
 struct sl_server {
     sl_core *core;
     const sl_server_events *events;
+    const sl_transport *transport;
+    /** Of the transport; of whoever set it. NULL for plain sockets. */
+    void *transport_data;
     sl_server_limits limits;
     /** The listening socket; fd is -1 when it does not listen (any more). */
     sl_io io;

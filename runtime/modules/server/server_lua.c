@@ -2,8 +2,10 @@
 /* Lua's view of the server: sluice.core.server. A listener gives exchanges to tasks. */
 #include "../socket/address.h"
 #include "server_lua.h"
+#include "tls.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 LUAMOD_API int luaopen_sluice_core_server(lua_State *L);
@@ -18,6 +20,8 @@ enum {
 typedef struct server_handle {
     sl_server server;
     sl_core *core;
+    /** NULL for plain sockets. */
+    sl_tls *tls;
     sl_waitlist acceptors, drainers, loggers;
     sl_close_hook hook;
     bool open, stopped;
@@ -103,6 +107,8 @@ static void server_handle_close(server_handle *handle)
 static void server_handle_fini(server_handle *handle)
 {
     server_handle_close(handle);
+    sl_tls_delete(handle->tls);
+    handle->tls = NULL;
     for (sl_refusal *note; (note = sl_server_take_refusal(&handle->server));)
         sl_free(handle->core, note);
 }
@@ -134,6 +140,15 @@ static lua_Integer integer_option(lua_State *L, const char *name, lua_Integer fa
     return value;
 }
 
+/** What listen was given; the texts are of its table. */
+typedef struct listen_options {
+    const char *text, *certificate, *key;
+    sl_address address;
+    sl_server_limits limits;
+    uint32_t id_prefix;
+    bool refusals;
+} listen_options;
+
 static void check_limits(lua_State *L, sl_server_limits *limits)
 {
     *limits = (sl_server_limits){
@@ -148,48 +163,90 @@ static void check_limits(lua_State *L, sl_server_limits *limits)
     };
 }
 
+static const char *text_option(lua_State *L, const char *name)
+{
+    lua_getfield(L, 1, name);
+    const char *text = luaL_optstring(L, -1, NULL);
+    lua_pop(L, 1);
+    return text;
+}
+
+/** Everything but the address, which is the only thing that a caller may get wrong. */
+static void check_listen_options(lua_State *L, listen_options *options)
+{
+    check_limits(L, &options->limits);
+    options->id_prefix = (uint32_t)integer_option(L, "id_prefix", 0, UINT32_MAX);
+    options->certificate = text_option(L, "certificate");
+    options->key = text_option(L, "key");
+    luaL_argcheck(L, !options->certificate == !options->key, 1, "a certificate needs its key");
+    lua_getfield(L, 1, "refusals");
+    options->refusals = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    sl_require_capability(L, SL_CAN_LISTEN, "server.listen");
+    if (options->certificate)
+        sl_require_capability(L, SL_CAN_READ_FILES, "server.listen: tls");
+    sl_require_real_time(L, "server.listen");
+}
+
+static int push_listen_failure(lua_State *L, const char *message, const char *kind)
+{
+    lua_pushnil(L);
+    lua_pushstring(L, message);
+    lua_pushstring(L, kind);
+    return 3;
+}
+
+/** Pushes a listener, or nil, message, kind. */
+static int server_handle_open(lua_State *L, server_handle *handle, const listen_options *options)
+{
+    char error[512];
+    if (options->certificate) {
+        handle->tls =
+            sl_tls_new(handle->core, options->certificate, options->key, error, sizeof error);
+        if (!handle->tls)
+            return push_listen_failure(L, error, "TLSError");
+    }
+    int fd = sl_address_listen(&options->address, SERVER_BACKLOG);
+    if (fd < 0) {
+        snprintf(error, sizeof error, "listen on %s: %s", options->text, strerror(errno));
+        server_handle_fini(handle);
+        return push_listen_failure(L, error, "ListenError");
+    }
+    if (sl_server_open(&handle->server, handle->core, fd, &options->limits, &server_events) < 0) {
+        server_handle_fini(handle);
+        return luaL_error(L, "not enough memory");
+    }
+    handle->open = true;
+    handle->server.keeps_refusals = options->refusals;
+    handle->server.id_prefix = options->id_prefix;
+    if (handle->tls)
+        sl_tls_use(&handle->server, handle->tls);
+    sl_close_hook_add(handle->core, &handle->hook);
+    return 1;
+}
+
 /*
  * listen{ address=, max_body=, max_connections=, body_rate=, head_time=, body_time=, idle_time=,
- * stall_time=, linger_time=, refusals= (whether to keep them), id_prefix= (random) } -> listener |
- * nil, message, whether the address is malformed. Bytes, bytes a second, seconds.
+ * stall_time=, linger_time=, certificate=, key=, refusals=, id_prefix= } -> listener
+ * | nil, message, kind; a malformed address has no kind. Bytes, bytes a second, seconds; the two
+ * files make it speak TLS; refusals: whether to keep them; id_prefix: a random 32-bit number.
  */
 static int l_server_listen(lua_State *L)
 {
-    sl_server_limits limits;
-    sl_address address;
+    listen_options options = {0};
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_getfield(L, 1, "address");
-    const char *text = luaL_checkstring(L, -1);
-    const char *wrong = sl_address_parse(&address, text);
-    if (wrong) {
-        lua_pushnil(L);
-        lua_pushstring(L, wrong);
-        lua_pushboolean(L, true);
-        return 3;
-    }
-    check_limits(L, &limits);
-    sl_require_capability(L, SL_CAN_LISTEN, "server.listen");
-    sl_require_real_time(L, "server.listen");
+    options.text = luaL_checkstring(L, -1);
+    const char *wrong = sl_address_parse(&options.address, options.text);
+    if (wrong)
+        return push_listen_failure(L, wrong, NULL);
+    check_listen_options(L, &options);
     server_handle *handle = lua_newuserdatauv(L, sizeof *handle, 0);
     memset(handle, 0, sizeof *handle);
     handle->core = sl_core_of(L);
     handle->hook.on_close = on_server_core_close;
     luaL_setmetatable(L, server_type);
-    int fd = sl_address_listen(&address, SERVER_BACKLOG);
-    if (fd < 0) {
-        lua_pushnil(L);
-        lua_pushfstring(L, "listen on %s: %s", text, strerror(errno));
-        return 2;
-    }
-    if (sl_server_open(&handle->server, handle->core, fd, &limits, &server_events) < 0)
-        return luaL_error(L, "not enough memory");
-    handle->open = true;
-    lua_getfield(L, 1, "refusals");
-    handle->server.keeps_refusals = lua_toboolean(L, -1);
-    lua_settop(L, -2);
-    handle->server.id_prefix = (uint32_t)integer_option(L, "id_prefix", 0, UINT32_MAX);
-    sl_close_hook_add(handle->core, &handle->hook);
-    return 1;
+    return server_handle_open(L, handle, &options);
 }
 
 static server_handle *check_server(lua_State *L)
