@@ -228,3 +228,30 @@ describe("wire_error", function()
     end, { wall = 1767225600 })
   end)
 end)
+
+describe("docs/errors.md", function()
+  local function text_of(path)
+    local file <close> = assert(io.open(path, "rb"))
+    return file:read "a"
+  end
+
+  it("lists every kind, under its parent", function()
+    local tree = text_of("docs/errors.md"):match("## The kinds\n(.-)\nThe tree below")
+    local listed, parent = {}, nil
+    for line in tree:gmatch "[^\n]+" do
+      local indent, first = line:match "^( +)(%u%a+)"
+      if first and #indent == 4 then parent = first end
+      for name in line:gmatch "%u%l%a+" do
+        if first and errors.unknown_kind(name) == nil then listed[name] = parent end
+      end
+      if first then
+        assert.is_nil(errors.unknown_kind(first), first)
+        if #indent == 6 then assert.is_true(errors.new(first):is(parent), first) end
+      end
+    end
+    local source = text_of("lua/sluice/errors.lua"):match("local parents = (%b{})")
+    for name in source:gmatch "\n  (%u%a+) = " do
+      if name ~= "APIError" and name ~= "TLSError" then assert.is_string(listed[name], name) end
+    end
+  end)
+end)

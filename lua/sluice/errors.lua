@@ -66,6 +66,12 @@ local parents = {
 
   OperationFailed = false,
   OperationTimeout = "TimeoutError",
+
+  ListenError = false,
+  MalformedRequest = false, -- this one and those below: what a handler of a web app sees of its client
+  PayloadTooLarge = false,
+  RequestTimeout = false,
+  ClientGone = false,
 }
 local aliases = { DatabricksError = "APIError" }
 
