@@ -14,6 +14,8 @@ WERROR ?= -Werror
 FUZZ_TIME ?= 10
 # Compilers at a time.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Modules to leave out, with the libraries only they need: "server".
+WITHOUT ?=
 # What `make test` runs.
 SPECS ?= spec
 
@@ -32,18 +34,28 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-proto
 	-Wwrite-strings -Wformat=2 -Wundef -Wconversion -Wno-sign-conversion $(WERROR)
 OWN_CFLAGS = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread
 INCLUDES = -Iruntime -isystem /usr/include/lua5.4 -isystem /usr/share/include/llhttp
-LIBS = -lcurl -lssl -lcrypto -lcares -lev -lm -ldl -pthread
+LIBS = -lcurl $(TLS_LIBS) -lcares -lev -lm -ldl -pthread
 BINARY_LIBS = -Wl,--whole-archive $(STATIC)/liblua5.4.a -Wl,--no-whole-archive \
-	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a -lcurl -lssl -lcrypto \
+	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a -lcurl $(TLS_LIBS) \
 	-lm -ldl -pthread
 
-SOURCES := $(wildcard runtime/*.c runtime/core/*.c runtime/modules/*/*.c)
+ifneq ($(filter-out server,$(WITHOUT)),)
+$(error WITHOUT can leave out: server)
+endif
+ifeq ($(filter server,$(WITHOUT)),)
+# of the server only: libcurl brings its own
+TLS_LIBS = -lssl -lcrypto
+LLHTTP_OBJECTS = $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o $(BUILD)/llhttp/llhttp.o
+endif
+WITHOUT_CFLAGS = $(foreach module,$(WITHOUT),-DSLUICE_WITHOUT_$(shell echo $(module) | tr a-z A-Z))
+
+SOURCES := $(filter-out $(foreach module,$(WITHOUT),$(wildcard runtime/modules/$(module)/*.c)), \
+	$(wildcard runtime/*.c runtime/core/*.c runtime/modules/*/*.c))
 HOST_SOURCES := $(wildcard runtime/host/*.c)
 EXAMPLES := $(patsubst runtime/examples/%.c,$(BUILD)/examples/%,$(wildcard runtime/examples/*.c))
 HEADERS := $(wildcard runtime/*.h runtime/*/*.h runtime/modules/*/*.h)
 LIBRARY := $(shell find lua -name '*.lua' 2>/dev/null)
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o \
-	$(BUILD)/llhttp/llhttp.o $(BUILD)/library.o
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(LLHTTP_OBJECTS) $(BUILD)/library.o
 # What a stock Lua loads: the modules, without the embedding API and the embedded library.
 ROCK_OBJECTS := $(filter-out $(BUILD)/runtime/%.o $(BUILD)/library.o,$(OBJECTS)) \
 	$(filter $(BUILD)/runtime/core/%.o $(BUILD)/runtime/modules/%.o,$(OBJECTS))
@@ -137,7 +149,7 @@ bench: deps-bench
 # ---- building ----
 $(BUILD)/%.o: %.c $(HEADERS) Makefile
 	@mkdir -p $(@D)
-	$(CC) $(OWN_CFLAGS) $(WARNINGS) $(INCLUDES) $(CFLAGS) -c $< -o $@
+	$(CC) $(OWN_CFLAGS) $(WITHOUT_CFLAGS) $(WARNINGS) $(INCLUDES) $(CFLAGS) -c $< -o $@
 
 $(BUILD)/llhttp/%.o: $(LLHTTP)/%.c
 	@mkdir -p $(@D)

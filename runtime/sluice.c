@@ -23,7 +23,17 @@ int luaopen_sluice_core_system(lua_State *L);
 int luaopen_sluice_core_backoff(lua_State *L);
 int luaopen_sluice_core_terminal(lua_State *L);
 int luaopen_sluice_core_http(lua_State *L);
+#ifndef SLUICE_WITHOUT_SERVER
 int luaopen_sluice_core_server(lua_State *L);
+#else
+/** In the place of a module that `make WITHOUT=` left out; require passes its name. */
+static int l_left_out(lua_State *L)
+{
+    return luaL_error(L, "module '%s' was left out of this build (make WITHOUT=)",
+                      luaL_checkstring(L, 1));
+}
+#define luaopen_sluice_core_server l_left_out
+#endif
 /* in the binary only: Debian's static library is not for shared objects */
 __attribute__((weak)) int luaopen_cjson(lua_State *L);
 __attribute__((weak)) int luaopen_cjson_safe(lua_State *L);
