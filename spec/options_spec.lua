@@ -67,6 +67,12 @@ describe("options.check", function()
     assert.equal('f: argument "x" must be a string, got 1', err)
   end)
 
+  it("raises at no line of the host's where a tail call took the script's", function()
+    local log = require "sluice.log"
+    local _, message = xpcall(function() return log.set_output(1) end, tostring)
+    assert.equal('log.set_output: argument "writer" must be a function, got 1', message)
+  end)
+
   it("lists the names when none is near and they are few", function()
     refuses('unknown option "rps" %(there is mode, retries, timeout, token, url%)', { rps = 1 })
   end)

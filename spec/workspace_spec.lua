@@ -84,6 +84,13 @@ describe("workspace.open", function()
     local _, message = pcall(function() w:endpoint "" end)
     local expected = 'workspace:endpoint: argument "name" must be a string that is not empty, got ""'
     assert.matches("workspace_spec.lua:%d+: " .. expected, message)
+    _, message = pcall(function() w.jobs:list() end)
+    expected = 'workspace has no field "jobs" %(there is endpoint, host, serving_endpoints%)'
+    assert.matches("workspace_spec.lua:%d+: " .. expected, message)
+    _, message = pcall(function() w.serving_endpoints:update_config("e", {}) end)
+    assert.matches('serving_endpoints has no field "update_config" %(there is create, ', message)
+    _, message = pcall(function() require("sluice.log").inf "event" end)
+    assert.matches('workspace_spec.lua:%d+: sluice.log has no field "inf" %(did you mean "info"', message)
     _, message = pcall(function() w.endpoint "x" end)
     assert.matches("workspace_spec.lua:%d+: workspace:endpoint is a method: call it with a colon", message)
   end)

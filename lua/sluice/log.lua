@@ -175,4 +175,4 @@ function log.with(fields)
   return logger
 end
 
-return log
+return setmetatable(log, { __index = options.strict("sluice.log", log) })

@@ -181,21 +181,45 @@ local function source_at(level)
   return info and info.source
 end
 
+local function is_ours(info)
+  return info.what == "C" or info.source:sub(1, #LIBRARY) == LIBRARY
+end
+
 -- `file:line: ` of the code that called the library; "" where there is none, as in a task whose function is ours.
 local function place()
   if not LIBRARY then return "" end
   local level = 2
   while source_at(level + 1) == HERE do level = level + 1 end
-  -- the next one is the public function, which may be a user's own; a tail call has taken its frame
-  level = level + (getinfo(level, "t").istailcall and 1 or 2)
-  local source = source_at(level)
-  while source and (source == "=[C]" or source:sub(1, #LIBRARY) == LIBRARY) do
+  local info = getinfo(level, "Slft")
+  local function step()
     level = level + 1
-    source = source_at(level)
+    info = getinfo(level + 1, "Slft")
   end
-  if not source then return "" end
-  local info = getinfo(level, "Sl")
-  return ("%s:%d: "):format(info.short_src, info.currentline)
+  if not info.istailcall then step() end -- to the public function, which may be a user's own
+  while info do
+    local is_tail = info.istailcall
+    step()
+    -- the script's own frame is gone: what called it is the host's, or another one's
+    if info and is_tail and info.func == xpcall then return "" end
+    if info and not is_ours(info) then return ("%s:%d: "):format(info.short_src, info.currentline) end
+  end
+  return ""
+end
+
+---An `__index` that finds methods, and raises for what is none.
+---@param where string what the object is called
+---@param methods table<string, function>
+---@param own? string[] the fields that every object has of its own, for the hint
+---@return fun(object: table, name: any): function?
+function options.strict(where, methods, own)
+  return function(_, name)
+    local found = rawget(methods, name)
+    if found ~= nil or type(name) ~= "string" then return found end
+    local names = {}
+    for each in pairs(methods) do names[each] = true end
+    for _, each in ipairs(own or {}) do names[each] = true end
+    options.misuse('%s has no field "%s"%s', where, name, options.hint(name, names))
+  end
 end
 
 local function fail(text, ...)

@@ -14,7 +14,10 @@ local serving = {}
 
 ---@class sluice.ServingEndpoints
 local methods = {}
-local metatable = { __name = "sluice.serving_endpoints", __index = methods }
+local metatable = {
+  __name = "sluice.serving_endpoints",
+  __index = options.strict("serving_endpoints", methods),
+}
 
 local BASE <const> = "/api/2.0/serving-endpoints"
 

@@ -14,7 +14,10 @@ local workspace = {}
 ---@field host string `https://...`
 ---@field serving_endpoints sluice.ServingEndpoints
 local methods = {}
-local metatable = { __name = "sluice.workspace", __index = methods }
+local metatable = {
+  __name = "sluice.workspace",
+  __index = options.strict("workspace", methods, { "host", "serving_endpoints" }),
+}
 
 function metatable.__tostring(self)
   return "sluice.workspace: " .. self.host
