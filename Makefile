@@ -25,7 +25,8 @@ PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-ope
 PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux
 PACKAGES_LINT = $(PACKAGES_BUILD) lua-check clang-format clang-tidy cppcheck
 PACKAGES_FUZZ = $(PACKAGES_BUILD) clang libclang-rt-14-dev
-PACKAGES_BENCH = $(PACKAGES_TEST) nginx-light wrk python3-requests
+PACKAGES_BENCH = $(PACKAGES_TEST) nginx-light libnginx-mod-http-lua wrk python3-requests python3-uvicorn \
+	python3-fastapi python3-uvloop python3-httptools
 
 LLHTTP = /usr/share/llhttp
 LIBDIR := $(shell $(CC) -print-multiarch 2>/dev/null)
