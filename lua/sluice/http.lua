@@ -181,20 +181,18 @@ local function make_error(failure)
 end
 
 -- Made when the first header is asked for: most answers are read for their status and body alone.
-local function headers_of(flat)
-  return function()
-    local fields = {}
-    for index = 1, #flat, 2 do fields[#fields + 1] = { flat[index], flat[index + 1] } end
-    return fields
-  end
+local function fields_of(head)
+  local flat, fields = core.fields(head), {}
+  for index = 1, #flat, 2 do fields[#fields + 1] = { flat[index], flat[index + 1] } end
+  return fields
 end
 
-local function make_streamed(status, reason, fields, transfer, facts)
+local function make_streamed(status, reason, head, transfer, facts)
   local res
   res = response.new {
     status = status,
     reason = reason,
-    headers = fields,
+    headers = function() return fields_of(head) end,
     read = function()
       local piece, failure = transfer:read()
       if piece then return piece end
@@ -207,10 +205,9 @@ local function make_streamed(status, reason, fields, transfer, facts)
   return meta.set(res, facts)
 end
 
-local function make_response(stream, status, reason, flat, body, facts)
-  local fields = headers_of(flat)
-  if stream then return make_streamed(status, reason, fields, body, facts) end
-  return meta.set(response.new { status = status, reason = reason, headers = fields, body = body }, facts)
+local function make_response(stream, status, reason, head, body, facts)
+  if stream then return make_streamed(status, reason, head, body, facts) end
+  return meta.set(response.whole(status, reason, fields_of, head, body), facts)
 end
 
 local abandoned = { __close = function(guard) if guard.transfer then guard.transfer:close() end end }
@@ -240,16 +237,16 @@ local function perform(self, where, given)
   local flat, body = prepare(where, given, CALLER_OF_PERFORM)
   local method = given.method and given.method:upper() or (body and "POST" or "GET")
   local settings = settings_of(self, given)
-  local status, reason, fields, content, facts
+  local status, reason, head, content, facts
   if body == true then
     local transfer, wrong = self._engine:start(method, given.url, flat, true, settings)
     if not transfer then error(where .. ": " .. wrong, CALLER_OF_PERFORM) end
-    status, reason, fields, content, facts = upload(transfer, given.body)
+    status, reason, head, content, facts = upload(transfer, given.body)
     if status == false then return nil, reason end
   else
-    status, reason, fields, content, facts = self._engine:perform(method, given.url, flat, body, settings)
+    status, reason, head, content, facts = self._engine:perform(method, given.url, flat, body, settings)
   end
-  if status then return make_response(settings.stream, status, reason, fields, content, facts) end
+  if status then return make_response(settings.stream, status, reason, head, content, facts) end
   -- a string: the request itself is wrong
   if type(reason) == "string" then error(where .. ": " .. reason, CALLER_OF_PERFORM) end
   return nil, make_error(reason)

@@ -16,8 +16,8 @@ local metatable = { __name = "sluice.response" }
 
 function metatable.__index(self, key)
   if key == "headers" then
-    local object = headers.new(rawget(self, "_later")())
-    self.headers, self._later = object, nil
+    local object = headers.new(rawget(self, "_later")(rawget(self, "_head")))
+    self.headers, self._later, self._head = object, nil, nil
     return object
   end
   if key == "body" then
@@ -55,6 +55,18 @@ function response.new(fields)
     _read = fields.read,
     _close = fields.close,
   }, metatable)
+end
+
+---As response.new for a body that is there, without a table in between: for a transport in a hurry.
+---@param status integer
+---@param reason string
+---@param later fun(head: any): table gives the headers when they are first asked for
+---@param head any what `later` gets
+---@param body string
+---@return sluice.Response
+function response.whole(status, reason, later, head, body)
+  local object = { status = status, reason = reason, _later = later, _head = head, _whole = body }
+  return setmetatable(object, metatable)
 end
 
 ---Whether the value is a response.

@@ -102,9 +102,16 @@ void sl_http_push_head(lua_State *L, const sl_http_buffer *head)
     const char *space = memchr(at, ' ', (size_t)(stop - at));
     const char *reason = space && stop - space > 5 ? space + 5 : stop;
     lua_pushlstring(L, reason, (size_t)(stop - reason));
+    lua_pushlstring(L, next, (size_t)(end - next));
+}
+
+int sl_http_fields(lua_State *L)
+{
+    size_t size;
+    const char *at = luaL_checklstring(L, 1, &size), *end = at + size, *next;
     lua_createtable(L, 16, 0);
     lua_Integer count = 0;
-    for (at = next; at < end; at = next) {
+    for (; at < end; at = next) {
         next = line_end(at, end);
         if (!http_push_field(L, at, next))
             continue;
@@ -112,4 +119,5 @@ void sl_http_push_head(lua_State *L, const sl_http_buffer *head)
         lua_rawseti(L, -3, count);
         lua_rawseti(L, -2, count - 1);
     }
+    return 1;
 }

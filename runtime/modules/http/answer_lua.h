@@ -9,7 +9,9 @@
 void sl_http_push_facts(lua_State *L, const sl_http_transfer *transfer);
 /** Pushes nil and { kind =, message =, phase =, limit =, code =, object =, facts =, ... }; 2. */
 int sl_http_push_failure(lua_State *L, const sl_http_transfer *transfer);
-/** Pushes the reason phrase and the fields as { name, value, name, value, ... }. */
+/** Pushes the reason phrase and the header lines as they came. */
 void sl_http_push_head(lua_State *L, const sl_http_buffer *head);
+/** A Lua function: (header lines) gives { name, value, name, value, ... }. */
+int sl_http_fields(lua_State *L);
 
 #endif

@@ -199,7 +199,7 @@ static void give_back_transfer(lua_State *L, int index)
 
 /**
  * Continues when the head (streamed) or all of it is there. `ctx` is the transfer's place on the
- * stack. Gives status, reason, fields, body (or the transfer), facts.
+ * stack. Gives status, reason, header lines, body (or the transfer), facts.
  */
 static int transfer_answer(lua_State *L, int status, lua_KContext ctx)
 {
@@ -468,6 +468,7 @@ static const luaL_Reg http_transfer_metamethods[] = {
 
 static const luaL_Reg http_functions[] = {
     {"open", l_http_open},
+    {"fields", sl_http_fields},
     {NULL, NULL},
 };
 
