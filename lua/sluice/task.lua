@@ -122,7 +122,11 @@ function semaphore_methods:acquire()
     self.waiting = self.waiting + 1
     local ok, err = pcall(self.turn.wait, self.turn) -- a release hands its permit to the one it wakes
     self.waiting = self.waiting - 1
-    if not ok then error(err, 0) end
+    if not ok then
+      -- while we were counted as waiting, others queued behind us though a permit was free
+      if self.free > 0 and self.turn:signal() > 0 then self.free = self.free - 1 end
+      error(err, 0)
+    end
   end
   return setmetatable({ semaphore = self }, permit_metatable)
 end

@@ -79,6 +79,12 @@ static bool is_suspended_by_us(lua_State *co)
            lua_getinfo(co, "S", &frame) && strcmp(frame.what, "C") != 0;
 }
 
+static bool is_new(lua_State *co)
+{
+    lua_Debug frame;
+    return lua_status(co) == LUA_OK && !lua_getstack(co, 0, &frame) && lua_gettop(co) > 0;
+}
+
 static lua_State *check_coroutine(lua_State *L)
 {
     lua_State *co = lua_tothread(L, 1);
@@ -90,8 +96,6 @@ static const char *refusal(lua_State *co, int arguments)
 {
     if (is_suspended_by_us(co))
         return "cannot resume a coroutine in which a task waits";
-    if (lua_status(co) == LUA_OK && lua_gettop(co) == 0)
-        return "cannot resume dead coroutine";
     if (!lua_checkstack(co, arguments))
         return "too many arguments to resume";
     return NULL;
@@ -143,11 +147,13 @@ static int resume_finish(lua_State *L, lua_State *co, int status, int results, i
         return results + (wrapped ? 0 : 1);
     }
     if (!wrapped) {
+        lua_xmove(co, L, 1); /* nothing where a coroutine resumes itself: it is there already */
         lua_pushboolean(L, 0);
-        lua_xmove(co, L, 1);
+        lua_insert(L, -2);
         return 2;
     }
-    lua_resetthread(co);
+    if (lua_status(co) != LUA_OK && lua_status(co) != LUA_YIELD)
+        lua_resetthread(co); /* an error in it; else it could not be resumed, and may be running */
     lua_xmove(co, L, 1);
     if (lua_type(L, -1) == LUA_TSTRING) {
         luaL_where(L, 1);
@@ -207,14 +213,34 @@ static int l_wrapped(lua_State *L)
     const char *why = refusal(co, arguments);
     if (why)
         return luaL_error(L, "%s", why);
+    bool begins = is_new(co);
     lua_xmove(L, co, arguments);
+    if (begins)
+        arguments++; /* f, for wrap_main */
     return resume_go_on(L, co, NULL, arguments, WRAPPED);
+}
+
+static int wrap_done(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)ctx;
+    if (status != LUA_OK && status != LUA_YIELD)
+        return lua_error(L);
+    return lua_gettop(L);
+}
+
+/* Stack: f, its arguments. Protected, so that an error or a cancellation runs the <close> variables
+ * of f where they can still wait, and not when the coroutine is reset. */
+static int wrap_main(lua_State *L)
+{
+    int status = lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, 0, wrap_done);
+    return wrap_done(L, status, 0);
 }
 
 static int l_wrap(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     lua_State *co = lua_newthread(L);
+    lua_pushcfunction(co, wrap_main);
     lua_pushvalue(L, 1);
     lua_xmove(L, co, 1);
     lua_pushcclosure(L, l_wrapped, 1);

@@ -32,29 +32,27 @@ static void loaded(lua_State *L)
     sl_waitlist_wake(&self->waiters, SIZE_MAX);
 }
 
-/** Leaves loader and data on the stack, or raises. Stack: name, loading. */
+/** Leaves loader and data on the stack, or raises. Stack: name, loading. No luaL_Buffer: a long one
+ * is a variable to be closed, and the stack below the loader is rearranged. */
 static void find_loader(lua_State *L)
 {
-    luaL_Buffer tried;
     if (lua_getfield(L, lua_upvalueindex(1), "searchers") != LUA_TTABLE)
         luaL_error(L, "'package.searchers' must be a table");
-    luaL_buffinit(L, &tried);
+    lua_pushliteral(L, ""); /* at 4: what was tried */
     for (int i = 1;; i++) {
-        if (lua_rawgeti(L, 3, i) == LUA_TNIL) {
-            lua_pop(L, 1);
-            luaL_pushresult(&tried);
-            luaL_error(L, "module '%s' not found:%s", lua_tostring(L, 1), lua_tostring(L, -1));
-        }
+        if (lua_rawgeti(L, 3, i) == LUA_TNIL)
+            luaL_error(L, "module '%s' not found:%s", lua_tostring(L, 1), lua_tostring(L, 4));
         lua_pushvalue(L, 1);
         lua_call(L, 1, 2);
         if (lua_isfunction(L, -2))
             return;
         lua_pop(L, 1);
         if (lua_isstring(L, -1)) {
+            lua_pushvalue(L, 4);
             lua_pushliteral(L, "\n\t");
-            lua_insert(L, -2);
-            lua_concat(L, 2);
-            luaL_addvalue(&tried);
+            lua_rotate(L, -3, 2);
+            lua_concat(L, 3);
+            lua_replace(L, 4);
         } else {
             lua_pop(L, 1);
         }

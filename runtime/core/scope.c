@@ -24,8 +24,9 @@ enum scope_kind {
 typedef struct scope_object {
     sl_scope scope;
     sl_core *core;
-    /** Of task.simulate: the clock outside. */
+    /** Of task.simulate: the clock outside, and since when the owner lives on it. */
     sl_clock *outer_clock;
+    int64_t outer_since;
     /** Of a group: the tasks that wait in close. */
     sl_waitlist closers;
     enum scope_kind kind;
@@ -250,6 +251,7 @@ static int scope_results(lua_State *L, scope_object *object)
     if (object->kind == SCOPE_SIMULATED) {
         sl_clock_release(scope->owner->clock);
         scope->owner->clock = object->outer_clock;
+        scope->owner->since = object->outer_since;
     }
     if (scope->reason_ref > 0)
         luaL_unref(L, LUA_REGISTRYINDEX, scope->reason_ref);
@@ -399,6 +401,8 @@ int l_scope_simulate(lua_State *L)
     object->scope.due = INT64_MAX;
     object->scope.due_scope = NULL;
     object->outer_clock = task->clock;
+    object->outer_since = task->since;
+    task->since += clock->now - clock_now(task->clock); /* its age goes on */
     task->clock = clock;
     return scope_call(L, object);
 }

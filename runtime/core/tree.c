@@ -7,22 +7,17 @@ static const char *const state_names[] = {"new", "ready", "running", "waiting", 
 /** Pushes "file:line" of the function at the bottom of the task's coroutine. */
 static void push_name(lua_State *L, sl_task *task)
 {
-    lua_Debug frame;
+    lua_Debug frame, outermost = {.short_src = "?"};
     if (task->state == SL_TASK_NEW) {
         lua_pushvalue(task->co, 4);
         lua_getinfo(task->co, ">S", &frame);
         lua_pushfstring(L, "%s:%d", frame.short_src, frame.linedefined);
         return;
     }
-    const char *source = "?";
-    int line = 0;
     for (int level = 0; lua_getstack(task->co, level, &frame); level++)
-        if (lua_getinfo(task->co, "S", &frame) && frame.linedefined > 0) {
-            source = lua_pushfstring(L, "%s", frame.short_src);
-            line = frame.linedefined;
-            lua_pop(L, 1);
-        }
-    lua_pushfstring(L, "%s:%d", source, line);
+        if (lua_getinfo(task->co, "S", &frame) && frame.linedefined > 0)
+            outermost = frame;
+    lua_pushfstring(L, "%s:%d", outermost.short_src, outermost.linedefined);
 }
 
 static int64_t tree_now(sl_task *task)

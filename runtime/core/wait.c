@@ -228,7 +228,7 @@ int sl_raise_cannot_wait(lua_State *L)
     sl_core *core = sl_core_find(L);
     if (!core || !core->current)
         return luaL_error(L, "cannot wait here: not inside a task (use sluice.run)");
-    if (L != core->running)
+    if (L != core->running && lua_isyieldable(L))
         return luaL_error(L, "cannot wait here: this coroutine was resumed by a function that is "
                              "not the runtime's (one that was kept from before it began?)");
     if (core->current->pinned)
