@@ -44,6 +44,7 @@ describe("a chunk", function()
   case("tasks", "runaways", "that computes for ever does not hold up a pump")
   case("tasks", "cancelled_runaway", "that computes for ever is cancelled all the same")
   case("tasks", "slices", "computes the same in slices, in coroutines too")
+  case("tasks", "sliced_trees", "waits the same in slices")
 end)
 
 describe("an instance", function()

@@ -160,6 +160,25 @@ static void slices(void)
     sluice_delete(s);
 }
 
+/* The programs of spec/random_trees.lua, cut into slices of a few instructions. */
+static void sliced_trees(void)
+{
+    sluice_options options = {.size = sizeof options, .capabilities = SLUICE_CAN_EVERYTHING};
+    sluice *s = NULL;
+    CHECK(sluice_new(&s, &options) == SLUICE_OK);
+    outcome end;
+    const char *chunk = "arg = { 1, 200 } print = function() end\n"
+                        "dofile 'spec/random_trees.lua' return 'ended'";
+    CHECK(spawn(s, chunk, &end) > 0);
+    while (!end.calls)
+        if (sluice_pump(s, 1) == 0 && !end.calls)
+            CHECK(sluice_wait(s, 1000000) == SLUICE_OK);
+    if (end.status != SLUICE_OK)
+        fprintf(stderr, "%s\n", end.text);
+    CHECK(end.status == SLUICE_OK);
+    sluice_delete(s);
+}
+
 static const test_case cases[] = {
     {"results", results},
     {"errors", errors},
@@ -167,6 +186,7 @@ static const test_case cases[] = {
     {"runaways", runaways},
     {"cancelled_runaway", cancelled_runaway},
     {"slices", slices},
+    {"sliced_trees", sliced_trees},
     {NULL, NULL},
 };
 
