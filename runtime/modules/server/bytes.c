@@ -24,10 +24,8 @@ static bool bytes_grow(sl_core *core, sl_bytes *bytes, size_t wanted)
     return true;
 }
 
-bool sl_bytes_append(sl_core *core, sl_bytes *bytes, const void *data, size_t length)
+char *sl_bytes_extend(sl_core *core, sl_bytes *bytes, size_t length)
 {
-    if (length == 0)
-        return true;
     if (length > bytes->size - bytes->end && bytes->start > 0) {
         memmove(bytes->data, bytes->data + bytes->start, sl_bytes_length(bytes));
         bytes->end -= bytes->start;
@@ -35,11 +33,20 @@ bool sl_bytes_append(sl_core *core, sl_bytes *bytes, const void *data, size_t le
     }
     if (length > bytes->size - bytes->end) {
         if (length > SIZE_MAX - bytes->end || !bytes_grow(core, bytes, bytes->end + length))
-            return false;
+            return NULL;
     }
-    memcpy(bytes->data + bytes->end, data, length);
     bytes->end += length;
-    return true;
+    return bytes->data + bytes->end - length;
+}
+
+bool sl_bytes_append(sl_core *core, sl_bytes *bytes, const void *data, size_t length)
+{
+    if (length == 0)
+        return true;
+    char *at = sl_bytes_extend(core, bytes, length);
+    if (at)
+        memcpy(at, data, length);
+    return at != NULL;
 }
 
 void sl_bytes_consume(sl_core *core, sl_bytes *bytes, size_t length)

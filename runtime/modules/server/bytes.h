@@ -24,6 +24,8 @@ static inline const char *sl_bytes_front(const sl_bytes *bytes)
 
 /** False without memory; then nothing has changed. */
 bool sl_bytes_append(sl_core *core, sl_bytes *bytes, const void *data, size_t length);
+/** Appends so many bytes, which the caller fills in at once. NULL without memory. */
+char *sl_bytes_extend(sl_core *core, sl_bytes *bytes, size_t length);
 /** Frees the memory when that empties it. */
 void sl_bytes_consume(sl_core *core, sl_bytes *bytes, size_t length);
 void sl_bytes_fini(sl_core *core, sl_bytes *bytes);

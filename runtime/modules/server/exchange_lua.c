@@ -71,11 +71,15 @@ void sl_exchange_handle_open(sl_exchange_handle *handle, sl_exchange *x)
 
 /* ---- its request ---- */
 
-static sl_exchange_handle *check_exchange(lua_State *L)
+static sl_exchange_handle *check_open(lua_State *L, sl_exchange_handle *handle)
 {
-    sl_exchange_handle *handle = luaL_checkudata(L, 1, exchange_type);
     luaL_argcheck(L, handle->x, 1, "the exchange is closed");
     return handle;
+}
+
+static sl_exchange_handle *check_exchange(lua_State *L)
+{
+    return check_open(L, sl_server_check(L, exchange_type));
 }
 
 static void push_span(lua_State *L, const sl_exchange *x, sl_span span)
@@ -220,7 +224,7 @@ static int read_now(lua_State *L, sl_exchange *x, bool all)
 static int k_exchange_read(lua_State *L, int status, lua_KContext all)
 {
     (void)status;
-    sl_exchange_handle *handle = check_exchange(L);
+    sl_exchange_handle *handle = check_open(L, lua_touserdata(L, 1));
     int results = read_now(L, handle->x, all);
     if (results < 0) {
         sl_exchange_want(handle->x, all);
@@ -234,12 +238,14 @@ static int k_exchange_read(lua_State *L, int status, lua_KContext all)
 /* exchange:read() -> the next piece of the body; nil at its end; nil, kind, message; waits */
 static int l_exchange_read(lua_State *L)
 {
+    check_exchange(L);
     return k_exchange_read(L, LUA_OK, false);
 }
 
 /* exchange:read_all() -> what of the body was not read yet; nil, kind, message; waits */
 static int l_exchange_read_all(lua_State *L)
 {
+    check_exchange(L);
     return k_exchange_read(L, LUA_OK, true);
 }
 
@@ -345,7 +351,7 @@ static int write_some(lua_State *L, sl_exchange_handle *handle, int index, size_
 static int k_exchange_respond(lua_State *L, int status, lua_KContext done)
 {
     (void)status;
-    sl_exchange_handle *handle = check_exchange(L);
+    sl_exchange_handle *handle = check_open(L, lua_touserdata(L, 1));
     int waits = write_some(L, handle, 4, (size_t)done, k_exchange_respond);
     if (waits >= 0)
         return waits;
@@ -387,7 +393,7 @@ static int l_exchange_respond(lua_State *L)
 static int k_exchange_write(lua_State *L, int status, lua_KContext done)
 {
     (void)status;
-    sl_exchange_handle *handle = check_exchange(L);
+    sl_exchange_handle *handle = check_open(L, lua_touserdata(L, 1));
     int waits = write_some(L, handle, 2, (size_t)done, k_exchange_write);
     if (waits >= 0)
         return waits;
@@ -422,7 +428,7 @@ static int l_exchange_abort(lua_State *L)
 /* exchange:close(), __close: gives it back; what is not finished is cut. Idempotent. */
 static int l_exchange_close(lua_State *L)
 {
-    sl_exchange_handle *handle = luaL_checkudata(L, 1, exchange_type);
+    sl_exchange_handle *handle = sl_server_check(L, exchange_type);
     exchange_handle_close(handle);
     sl_waitlist_wake(&handle->readers, SIZE_MAX);
     sl_waitlist_wake(&handle->writers, SIZE_MAX);
@@ -432,13 +438,13 @@ static int l_exchange_close(lua_State *L)
 /* Nobody can be waiting: a task that does holds the handle. */
 static int l_exchange_gc(lua_State *L)
 {
-    exchange_handle_close(luaL_checkudata(L, 1, exchange_type));
+    exchange_handle_close(sl_server_check(L, exchange_type));
     return 0;
 }
 
 static int l_exchange_tostring(lua_State *L)
 {
-    sl_exchange_handle *handle = luaL_checkudata(L, 1, exchange_type);
+    sl_exchange_handle *handle = sl_server_check(L, exchange_type);
     lua_pushfstring(L, "sluice.exchange: %s", handle->x ? handle->x->head.method : "closed");
     return 1;
 }
@@ -475,9 +481,11 @@ void sl_server_make_type(lua_State *L, const char *type, const luaL_Reg *metamet
                          const luaL_Reg *methods)
 {
     luaL_newmetatable(L, type);
-    luaL_setfuncs(L, metamethods, 0);
+    lua_pushvalue(L, -1);
+    luaL_setfuncs(L, metamethods, 1);
     lua_newtable(L);
-    luaL_setfuncs(L, methods, 0);
+    lua_pushvalue(L, -2);
+    luaL_setfuncs(L, methods, 1);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
 }

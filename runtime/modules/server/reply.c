@@ -115,27 +115,65 @@ void sl_reply_refuse(sl_connection *c, int status, sl_refusal *outcome)
 
 /* ---- the head ---- */
 
-/** Appends to the backlog. False when the connection is lost, which is then settled. */
-static bool reply_append(sl_exchange *x, const void *data, size_t length)
+/** Room at the end of the backlog, to be filled in at once. NULL when the connection is lost, which
+ *  is then settled. */
+static char *reply_extend(sl_exchange *x, size_t length)
 {
     sl_connection *c = x->connection;
     if (!c)
-        return false;
-    sl_connection_append(c, data, length);
-    if (c->state != SL_CONNECTION_DEAD)
-        return true;
+        return NULL;
+    char *at = sl_bytes_extend(x->core, &c->out, length);
+    if (at)
+        return at;
+    sl_connection_kill(c);
     sl_connection_settle(c);
-    return false;
+    return NULL;
 }
 
-static bool reply_text(sl_exchange *x, const char *text)
+static bool reply_append(sl_exchange *x, const void *data, size_t length)
 {
-    return reply_append(x, text, strlen(text));
+    char *at = reply_extend(x, length);
+    if (at)
+        memcpy(at, data, length);
+    return at != NULL;
+}
+
+/* These write at `at` and return what follows; snprintf would cost more than the rest of a head. */
+
+static char *put(char *at, const char *text, size_t length)
+{
+    memcpy(at, text, length);
+    return at + length;
+}
+
+static char *put_text(char *at, const char *text)
+{
+    return put(at, text, strlen(text));
+}
+
+static char *put_number(char *at, uint64_t number, unsigned base)
+{
+    char digits[24];
+    size_t count = 0;
+    do {
+        digits[sizeof digits - ++count] = "0123456789abcdef"[number % base];
+        number /= base;
+    } while (number);
+    return put(at, digits + sizeof digits - count, count);
+}
+
+static char *put_field(char *at, const char *name, size_t name_length, const char *value,
+                       size_t value_length)
+{
+    at = put(at, name, name_length);
+    at = put(at, ": ", 2);
+    at = put(at, value, value_length);
+    return put(at, "\r\n", 2);
 }
 
 bool sl_exchange_begin(sl_exchange *x, int status)
 {
-    char line[64];
+    char line[96];
     if (!x->connection || x->started)
         return false;
     if (x->begun)
@@ -148,8 +186,10 @@ bool sl_exchange_begin(sl_exchange *x, int status)
     x->bodyless = x->head.is_head || status == 204 || status == 304;
     /* No Content-Length of a body that nobody sees: RFC 9110, 8.6. */
     x->counted = status != 204 && status != 304;
-    snprintf(line, sizeof line, "HTTP/1.1 %d ", status);
-    return reply_text(x, line) && reply_text(x, reason_of(status)) && reply_text(x, "\r\n");
+    char *at = put_number(put_text(line, "HTTP/1.1 "), (unsigned)status, 10);
+    at = put_text(put(at, " ", 1), reason_of(status));
+    at = put(at, "\r\n", 2);
+    return reply_append(x, line, (size_t)(at - line));
 }
 
 /** Fields that say how the answer is framed are ours. */
@@ -181,15 +221,6 @@ static const char *check_field(const char *name, size_t name_length, const char 
     return NULL;
 }
 
-/** A client that is gone is found out by the flush. */
-static void reply_field(sl_exchange *x, const char *name, size_t name_length, const char *value,
-                        size_t value_length)
-{
-    bool ok = reply_append(x, name, name_length) && reply_text(x, ": ") &&
-              reply_append(x, value, value_length) && reply_text(x, "\r\n");
-    (void)ok;
-}
-
 const char *sl_exchange_field(sl_exchange *x, const char *name, size_t name_length,
                               const char *value, size_t value_length)
 {
@@ -202,7 +233,10 @@ const char *sl_exchange_field(sl_exchange *x, const char *name, size_t name_leng
         x->has_type = true;
     if (name_length == 12 && strncasecmp(name, "x-request-id", 12) == 0)
         x->has_id = true;
-    reply_field(x, name, name_length, value, value_length);
+    /* a client that is gone is found out by the flush */
+    char *at = reply_extend(x, name_length + value_length + 4);
+    if (at)
+        put_field(at, name, name_length, value, value_length);
     return NULL;
 }
 
@@ -221,44 +255,44 @@ static bool must_close(const sl_exchange *x)
     return x->close || !sl_body_ended(&x->body) || x->connection->server->stopping;
 }
 
-static void frame_body(sl_exchange *x, int64_t length)
+static char *put_framing(char *at, sl_exchange *x, int64_t length)
 {
-    char line[64];
     x->chunked = length < 0 && x->head.minor == 1;
     x->left = length < 0 ? 0 : (uint64_t)length;
     if (length < 0 && !x->chunked && !x->bodyless)
         x->close = true;
     if (length >= 0 && x->counted) {
-        snprintf(line, sizeof line, "Content-Length: %lld\r\n", (long long)length);
-        (void)reply_text(x, line);
+        at = put_number(put_text(at, "Content-Length: "), (uint64_t)length, 10);
+        at = put(at, "\r\n", 2);
     } else if (x->chunked && !x->bodyless) {
-        (void)reply_text(x, "Transfer-Encoding: chunked\r\n");
+        at = put_text(at, "Transfer-Encoding: chunked\r\n");
     }
     x->counted = length >= 0;
+    return at;
 }
 
 void sl_exchange_end_head(sl_exchange *x, int64_t length)
 {
+    char lines[512], own[SL_REQUEST_ID_SIZE]; /* 128 of them for the client's id at most */
+    size_t id_length;
     if (!x->connection)
         return;
     x->close = must_close(x);
-    frame_body(x, length);
+    char *at = put_framing(lines, x, length);
     if (!x->has_id) {
-        char text[SL_REQUEST_ID_SIZE];
-        size_t id_length;
-        const char *id = sl_exchange_id(x, text, &id_length);
-        reply_field(x, "X-Request-Id", 12, id, id_length);
+        const char *id = sl_exchange_id(x, own, &id_length);
+        at = put_field(at, "X-Request-Id", 12, id, id_length);
     }
-    if (x->connection && !x->has_date) {
+    if (!x->has_date) {
         const char *date = reply_date(x->connection->server);
-        bool ok = reply_text(x, "Date: ") && reply_text(x, date) && reply_text(x, "\r\n");
-        (void)ok;
+        at = put_field(at, "Date", 4, date, strlen(date));
     }
     if (x->close)
-        (void)reply_text(x, "Connection: close\r\n");
+        at = put_text(at, "Connection: close\r\n");
     else if (x->head.minor == 0)
-        (void)reply_text(x, "Connection: keep-alive\r\n");
-    (void)reply_text(x, "\r\n");
+        at = put_text(at, "Connection: keep-alive\r\n");
+    at = put(at, "\r\n", 2);
+    (void)reply_append(x, lines, (size_t)(at - lines));
     x->started = true;
 }
 
@@ -266,7 +300,6 @@ void sl_exchange_end_head(sl_exchange *x, int64_t length)
 
 const char *sl_exchange_write(sl_exchange *x, const char *bytes, size_t length)
 {
-    char line[32];
     if (!x->started)
         return "the answer has not begun";
     if (x->finished)
@@ -279,14 +312,16 @@ const char *sl_exchange_write(sl_exchange *x, const char *bytes, size_t length)
     if (length == 0 || x->bodyless)
         return NULL;
     x->written += length;
-    bool ok = true;
-    if (x->chunked) {
-        snprintf(line, sizeof line, "%zx\r\n", length);
-        ok = reply_text(x, line);
+    if (!x->chunked) {
+        (void)reply_append(x, bytes, length);
+        return NULL;
     }
-    ok = ok && reply_append(x, bytes, length);
-    if (ok && x->chunked)
-        (void)reply_text(x, "\r\n");
+    char line[24];
+    char *end = put(put_number(line, length, 16), "\r\n", 2);
+    size_t line_length = (size_t)(end - line);
+    char *at = reply_extend(x, line_length + length + 2);
+    if (at)
+        put(put(put(at, line, line_length), bytes, length), "\r\n", 2);
     return NULL;
 }
 
@@ -313,7 +348,7 @@ void sl_exchange_finish(sl_exchange *x)
         sl_exchange_abort(x);
         return;
     }
-    if (x->chunked && !x->bodyless && !reply_text(x, "0\r\n\r\n"))
+    if (x->chunked && !x->bodyless && !reply_append(x, "0\r\n\r\n", 5))
         return;
     sl_connection *c = x->connection;
     x->finished = true;

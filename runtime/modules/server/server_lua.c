@@ -251,7 +251,7 @@ static int l_server_listen(lua_State *L)
 
 static server_handle *check_server(lua_State *L)
 {
-    return luaL_checkudata(L, 1, server_type);
+    return sl_server_check(L, server_type);
 }
 
 static int k_server_accept(lua_State *L, int status, lua_KContext ctx)
@@ -382,13 +382,13 @@ static int l_server_refused(lua_State *L)
 /* listener:close(): closes everything at once; idempotent */
 static int l_server_close(lua_State *L)
 {
-    server_handle_close(luaL_checkudata(L, 1, server_type));
+    server_handle_close(sl_server_check(L, server_type));
     return 0;
 }
 
 static int l_server_gc(lua_State *L)
 {
-    server_handle_fini(luaL_checkudata(L, 1, server_type));
+    server_handle_fini(sl_server_check(L, server_type));
     return 0;
 }
 

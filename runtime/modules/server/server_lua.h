@@ -27,6 +27,19 @@ void sl_exchange_handle_on_room(sl_exchange *x);
 void sl_exchange_handle_on_gone(sl_exchange *x);
 
 void sl_exchange_make_type(lua_State *L);
+/** As luaL_checkudata, for a function of sl_server_make_type: its upvalue is the metatable. */
+static inline void *sl_server_check(lua_State *L, const char *type)
+{
+    void *object = lua_touserdata(L, 1);
+    if (object && lua_getmetatable(L, 1)) {
+        bool same = lua_rawequal(L, -1, lua_upvalueindex(1));
+        lua_pop(L, 1);
+        if (same)
+            return object;
+    }
+    return luaL_checkudata(L, 1, type);
+}
+
 /** Registers a type with its metamethods, and its methods in a table of their own. */
 void sl_server_make_type(lua_State *L, const char *type, const luaL_Reg *metamethods,
                          const luaL_Reg *methods);
