@@ -16,9 +16,16 @@ enum {
 
 /* ---- time slices ---- */
 
+static void slice_hook(lua_State *L, lua_Debug *frame);
+
+/** Where Lua cannot yield now (in a comparator of table.sort): once that function has returned. */
+static void slice_when_possible(lua_State *L)
+{
+    lua_sethook(L, slice_hook, LUA_MASKCOUNT | LUA_MASKRET, SLICE_INSTRUCTIONS);
+}
+
 static void slice_hook(lua_State *L, lua_Debug *frame)
 {
-    (void)frame;
     sl_core *core = sl_core_find(L);
     if (!core || !core->current) {
         lua_sethook(L, NULL, 0, 0);
@@ -26,6 +33,11 @@ static void slice_hook(lua_State *L, lua_Debug *frame)
     }
     if (L != core->running)
         return; /* resumed by other means than ours: whoever did would take the yield for its own */
+    if (frame->event == LUA_HOOKRET) {
+        if (lua_isyieldable(L)) /* not in this event: at the next instruction */
+            lua_sethook(L, slice_hook, LUA_MASKCOUNT, 1);
+        return;
+    }
     if (core->raise_in_slice) {
         core->raise_in_slice = core->interrupt_seen = false;
         sl_slice_arm(core, L);
@@ -34,13 +46,15 @@ static void slice_hook(lua_State *L, lua_Debug *frame)
     }
     if (!core->interrupted && sl_clock_read() < core->slice_end)
         return;
+    if (!lua_isyieldable(L) || core->current->pinned) {
+        slice_when_possible(L);
+        return;
+    }
     if (core->interrupted) {
         core->interrupted = 0;
         core->interrupt_seen = true;
         sl_slice_arm(core, L);
     }
-    if (!lua_isyieldable(L) || core->current->pinned)
-        return;
     core->slicing = true;
     lua_yield(L, 0);
 }
@@ -180,6 +194,8 @@ static int resume_go_on(lua_State *L, lua_State *co, sl_scope *floor, int argume
     sl_slice_arm(core, co);
     int status = lua_resume(co, L, arguments, &results);
     core->running = L;
+    if (pins && (core->interrupted || core->slice_end != INT64_MAX))
+        slice_when_possible(L);
     sl_scope *inner_floor = task->floor;
     task->floor = outer_floor;
     task->pinned -= pins;

@@ -33,8 +33,9 @@ typedef struct outcome {
 static void on_signal(int number)
 {
     int saved = errno;
-    if (host_signal)
-        _exit(EXIT_SIGNAL + number); /* asked twice: whoever asks has no patience left */
+    /* asked twice: whoever asks has no patience left; or while the instance is being deleted */
+    if (host_signal || !host_instance)
+        _exit(EXIT_SIGNAL + number);
     host_signal = number;
     sluice_interrupt(host_instance);
     errno = saved;
@@ -139,6 +140,7 @@ int main(int argc, char **argv)
     const char *chunk = (const char *)sl_command[0].bytes;
     int task = sluice_spawn(s, "=sluice", chunk, sl_command[0].size, on_done, &end);
     status = task < 0 ? EXIT_SCRIPT_FAILED : run(s, task, &end);
+    host_instance = NULL;
     sluice_delete(s);
     /* a script that believes it has written must not end well when it has not */
     if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
