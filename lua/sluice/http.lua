@@ -6,8 +6,10 @@ local errors = require "sluice.errors"
 local headers = require "sluice.headers"
 local meta = require "sluice.meta"
 local options = require "sluice.options"
+local redirect = require "sluice.redirect"
 local response = require "sluice.response"
 local secret = require "sluice.secret"
+local task = require "sluice.task"
 
 local http = {}
 
@@ -22,11 +24,17 @@ local http = {}
 ---@field max_response? integer bytes of the answer's body, above which the request fails; 64 MiB, of a stream none
 ---@field verify? boolean check the certificate and the name in it (true)
 ---@field ca_file? string authorities in PEM
+---@field redirects? integer how many are followed; of http.request and client:request 10 for GET and HEAD, else none
+---@field redirect_to_http? boolean also from https to http (false)
 
 ---@class sluice.HttpClient
 ---@field _engine userdata
 ---@field _whole table the settings of a whole answer without options of its own
 ---@field _streamed table those of a streamed one
+
+local function is_count_or_zero(value)
+  return math.type(value) == "integer" and value >= 0, "an integer of at least 0"
+end
 
 local REQUEST = {
   method = "string?",
@@ -39,6 +47,8 @@ local REQUEST = {
   max_response = "count?",
   verify = "boolean?",
   ca_file = "string?",
+  redirects = is_count_or_zero,
+  redirect_to_http = "boolean?",
 }
 
 local CLIENT = {
@@ -50,6 +60,7 @@ local CLIENT = {
   max_response = "count?",
   dns_servers = "string?",
   dns_over_tcp = "boolean?",
+  redirects = is_count_or_zero,
 }
 
 -- The types of nearly every request: where all fit, there is nothing more to check.
@@ -233,23 +244,106 @@ local function upload(transfer, next_piece)
   return transfer:answer()
 end
 
-local function perform(self, where, given)
+-- One request and its answer: a response; nil and err; or false and what is wrong with the request.
+local function exchange(self, method, url, fields, body, next_piece, settings)
+  local status, reason, head, content, facts
+  if body == true then
+    local transfer, wrong = self._engine:start(method, url, fields, true, settings)
+    if not transfer then return false, wrong end
+    status, reason, head, content, facts = upload(transfer, next_piece)
+    if status == false then return nil, reason end
+  else
+    status, reason, head, content, facts = self._engine:perform(method, url, fields, body, settings)
+  end
+  if status then return make_response(settings.stream, status, reason, head, content, facts) end
+  if type(reason) == "string" then return false, reason end
+  return nil, make_error(reason)
+end
+
+-- Without user, password, query and fragment.
+local function label_of(url)
+  return (url:gsub("[?#].*$", ""):gsub("^(%a+://)[^/]*@", "%1"))
+end
+
+-- The fields of a request whose values are secrets, by their names in lower case.
+local function secret_fields(given)
+  local names = {}
+  for name, value in pairs(headers.new(given)) do
+    if secret.is(value) then names[name:lower()] = true end
+  end
+  return function(name) return names[name] or false end
+end
+
+-- Bytes of a redirect's body that are read so that the connection can serve again.
+local MAX_DISCARDED = 16 << 10
+
+local function discard(res)
+  local length = tonumber(res.headers["content-length"])
+  if length and length <= MAX_DISCARDED then res:text() end
+  res:close()
+end
+
+local function refuse(hop, res, code, message)
+  return errors.new("ProtocolError", {
+    code = code, message = message, operation = hop.method, object = label_of(hop.url), phase = "head",
+    response = res, timing = meta.get(res).timing, maybe_executed = true,
+  })
+end
+
+-- The settings with what is left of the total.
+local function remaining(settings, deadline)
+  if not settings.total then return settings end
+  local left = {}
+  for name, value in pairs(settings) do left[name] = value end
+  left.total = math.max(deadline - task.now(), 0)
+  return left
+end
+
+-- Follows redirects, at most so many, from an answer that may be one.
+local function chase(self, given, hop, settings, res, most)
+  local trail, is_secret = {}, secret_fields(given.headers)
+  local deadline = settings.total and task.now() + settings.total - meta.get(res).timing.total
+  while redirect.is(res.status) and res.headers.location do
+    if #trail == most then
+      res:close()
+      return nil, refuse(hop, res, "TOO_MANY_REDIRECTS", ("redirected more than %d times"):format(most))
+    end
+    local following, code, message = redirect.follow(res.status, res.headers.location, hop, is_secret)
+    if not following then
+      res:close()
+      return nil, refuse(hop, res, code, message)
+    end
+    trail[#trail + 1] = { status = res.status, url = label_of(following.url) }
+    discard(res)
+    local reached, err = exchange(self, following.method, following.url, following.fields, following.body,
+      nil, remaining(settings, deadline))
+    if reached == false then return nil, refuse(hop, res, "REDIRECT_REFUSED", "redirect refused: " .. err) end
+    if not reached then return nil, err end
+    hop, res = following, reached
+  end
+  return #trail > 0 and meta.set(res, { redirects = trail }) or res
+end
+
+-- How many are followed where nothing is said: a GET has no effect that a second one could double.
+local FOLLOWED = { GET = 10, HEAD = 10 }
+
+-- `followed`: by method, for a request that says nothing.
+local function perform(self, where, given, followed)
   local flat, body = prepare(where, given, CALLER_OF_PERFORM)
   local method = given.method and given.method:upper() or (body and "POST" or "GET")
   local settings = settings_of(self, given)
-  local status, reason, head, content, facts
-  if body == true then
-    local transfer, wrong = self._engine:start(method, given.url, flat, true, settings)
-    if not transfer then error(where .. ": " .. wrong, CALLER_OF_PERFORM) end
-    status, reason, head, content, facts = upload(transfer, given.body)
-    if status == false then return nil, reason end
-  else
-    status, reason, head, content, facts = self._engine:perform(method, given.url, flat, body, settings)
+  local res, err = exchange(self, method, given.url, flat, body, given.body, settings)
+  if not res then
+    if res == false then error(where .. ": " .. err, CALLER_OF_PERFORM) end
+    return nil, err
   end
-  if status then return make_response(settings.stream, status, reason, head, content, facts) end
-  -- a string: the request itself is wrong
-  if type(reason) == "string" then error(where .. ": " .. reason, CALLER_OF_PERFORM) end
-  return nil, make_error(reason)
+  if res.status < 300 or res.status >= 400 then return res end
+  local most = given.redirects or self._redirects or followed[method] or 0
+  if most == 0 then return res end
+  local hop = {
+    method = method, url = given.url, fields = flat, body = body, to_http = given.redirect_to_http,
+  }
+  return chase(self, given, hop, settings, res, most)
 end
 
 local methods = {}
@@ -264,7 +358,7 @@ end
 ---Options: `max_connections` and `max_per_host` (requests at once; the others wait, see
 ---timeout.queue; no limit), `ca_file` (authorities in PEM), `verify`, `timeout` and `max_response`
 ---(what its requests have when they say nothing), `dns_servers` ("ADDRESS[:PORT],..." instead of the
----system's), `dns_over_tcp` (false).
+---system's), `dns_over_tcp` (false), `redirects` (as in a request, for :handle too).
 ---@param given? table
 ---@return sluice.HttpClient
 function http.client(given)
@@ -276,33 +370,36 @@ function http.client(given)
   return setmetatable({
     _engine = engine,
     _defaults = defaults,
+    _redirects = given.redirects,
     _whole = make_settings(defaults, {}, false),
     _streamed = make_settings(defaults, {}, true),
   }, metatable)
 end
 
 ---Sends a request and waits for its answer: all of it, or with `stream = true` its head. Any status
----is a response; redirects are not followed. In the meta of a response: `timing` (seconds of each
----phase: queue, resolve, connect, tls, first_byte, total; `reused`, `bytes_in`), `remote_address`.
+---is a response. In the meta of a response: `timing` (seconds of each phase: queue, resolve, connect,
+---tls, first_byte, total; `reused`, `bytes_in`), `remote_address`, and `redirects` where some were
+---followed: an array of { status, url }.
 ---
 ---Errors: ConnectError (`phase` "resolve", "connect", "send" or "first_byte"), TLSError, TimeoutError
----(`limit`), TruncatedStream, ProtocolError (`code` "RESPONSE_TOO_LARGE" or "HEAD_TOO_LARGE"); each
----with `operation`, `object`, `phase`, `timing`, `retryable`, `maybe_executed`.
+---(`limit`), TruncatedStream, ProtocolError (`code` "RESPONSE_TOO_LARGE", "HEAD_TOO_LARGE",
+---"TOO_MANY_REDIRECTS", "REDIRECT_REFUSED" or "BODY_IS_SPENT"); each with `operation`, `object`,
+---`phase`, `timing`, `retryable`, `maybe_executed`.
 ---@param given sluice.HttpRequest
 ---@return sluice.Response? response
 ---@return sluice.Error? err
 function methods:request(given)
   check("client:request", given)
-  return perform(self, "client:request", given)
+  return perform(self, "client:request", given, FOLLOWED)
 end
 
 ---The client as a transport: as request, but takes what it does not know without a word, since a
----request may have passed through layers. Waits.
+---request may have passed through layers, and follows redirects only where that is asked for. Waits.
 ---@param given sluice.HttpRequest
 ---@return sluice.Response? response
 ---@return sluice.Error? err
 function methods:handle(given)
-  return perform(self, "client:handle", given)
+  return perform(self, "client:handle", given, NO_FIELDS)
 end
 
 ---What the pool does: connections `open` and, of them, `idle`; requests `active` and `waiting` for a
@@ -331,7 +428,7 @@ end
 ---@return sluice.Error? err
 function http.request(given)
   check("http.request", given)
-  return perform(shared_client(), "http.request", given)
+  return perform(shared_client(), "http.request", given, FOLLOWED)
 end
 
 ---The shared client as a transport: see client:handle. Waits.
@@ -339,7 +436,7 @@ end
 ---@return sluice.Response? response
 ---@return sluice.Error? err
 function http.handle(_, given)
-  return perform(shared_client(), "http.handle", given)
+  return perform(shared_client(), "http.handle", given, NO_FIELDS)
 end
 
 return http

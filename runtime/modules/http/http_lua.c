@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* sluice.core.http: engines and transfers for Lua, without defaults or policy (sluice.http has). */
 #include "answer_lua.h"
+#include "url_lua.h"
 
 #include <limits.h>
 #include <string.h>
@@ -469,6 +470,7 @@ static const luaL_Reg http_transfer_metamethods[] = {
 static const luaL_Reg http_functions[] = {
     {"open", l_http_open},
     {"fields", sl_http_fields},
+    {"join", sl_http_join_lua},
     {NULL, NULL},
 };
 
