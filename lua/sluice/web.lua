@@ -146,13 +146,16 @@ end
 
 -- The innermost of the chain: finds the handler and calls it.
 local function dispatch(app, request)
-  local path = request.path
-  if path:find("%", 1, true) and not routers.decode(path) then
-    local message = "a % in the path is not followed by two hexadecimal digits"
-    return { status = 400, json = failure.body("MalformedRequest", message) }
+  local router, method, path = app._router, request.method, request.path
+  local route, more = router:fixed(method, path)
+  if not route then
+    if not routers.decode(path) then
+      local message = "a % in the path is not followed by two hexadecimal digits"
+      return { status = 400, json = failure.body("MalformedRequest", message) }
+    end
+    route, more = router:find(method, path)
+    if not route then return no_route(request, more) end
   end
-  local route, more = app._router:find(request.method, path)
-  if not route then return no_route(request, more) end
   request.params, request.route = more, route.pattern
   return route.handler(request)
 end
@@ -163,14 +166,14 @@ local function chain_of(app)
   local chain = function(request)
     local given, err = innermost(request)
     if given == nil and err ~= nil then return nil, err end
-    return results.open(results.normalise(given))
+    return results.open(given)
   end
   for index = #app._middleware, 1, -1 do
     local inner = app._middleware[index](chain)
     chain = index == 1 and inner or function(request)
       local given, err = inner(request)
       if given == nil and err ~= nil then return nil, err end
-      return results.open(results.normalise(given))
+      return results.open(given)
     end
   end
   return chain
@@ -191,10 +194,10 @@ end
 ---Logs a fault of the program and gives what the client is told instead.
 ---@param request sluice.web.Request
 ---@param text string
----@return table normal as run gives
+---@return integer status, table? fields, string body, string? type as run gives
 function methods.fault(_, request, text)
   log_failure(request, 500, text)
-  return results.normalise {
+  return results.parts {
     status = 500,
     json = failure.body("InternalError", "the server failed; its log tells more under " .. request.id),
   }
@@ -202,9 +205,9 @@ end
 
 local function failed(app, request, err)
   if not errors.is(err) then return app:fault(request, tostring(err)) end
-  local normal = results.normalise(failure.result(err))
-  if normal.status >= 500 then log_failure(request, normal.status, tostring(err)) end
-  return normal
+  local result = failure.result(err)
+  if result.status >= 500 then log_failure(request, result.status, tostring(err)) end
+  return results.parts(result)
 end
 
 local function answer(app, request)
@@ -215,7 +218,7 @@ local function answer(app, request)
   end
   local given, err = chain(request)
   if given == nil and err ~= nil then return nil, err end
-  return results.normalise(given)
+  return results.parts(given)
 end
 
 -- Whether the task itself ends here (cancelled, or past a deadline around it), rather than something
@@ -226,14 +229,21 @@ local function is_our_end(err)
 end
 
 ---Runs the handler for a request, in this task. For those who serve an app; a client calls handle.
+---Raises only cancellation.
 ---@param request sluice.web.Request
----@return table normal { status, headers, body, type, close }; raises only cancellation
+---@return integer status
+---@return table? fields
+---@return string|fun(): string? body
+---@return string? type the Content-Type where the fields have none
+---@return function? close
 function methods:run(request)
-  local ok, normal, err = xpcall(answer, trace, self, request)
-  if ok then return normal or failed(self, request, err) end
-  if normal.fault then return self:fault(request, normal.fault) end
-  if is_our_end(normal) then error(normal, 0) end
-  return failed(self, request, normal)
+  local ok, status, fields, body, kind, close = xpcall(answer, trace, self, request)
+  if ok and status then return status, fields, body, kind, close end
+  if ok then return failed(self, request, fields) end
+  local raised = status
+  if raised.fault then return self:fault(request, raised.fault) end
+  if is_our_end(raised) then error(raised, 0) end
+  return failed(self, request, raised)
 end
 
 ---Serves the app on a socket, until server:stop() or until the program ends. Does not wait.
@@ -294,21 +304,20 @@ end
 function methods:handle(given)
   check_client_request(given)
   local request = requests.from_client(with_json_body(given), self._fresh_id, self._max_body)
-  local normal = self:run(request)
-  local wrong = results.wrong_header(normal.headers)
-  if wrong then normal = self:fault(request, wrong) end
-  local fields = headers.new(normal.headers)
-  if normal.type and not fields["content-type"] then fields["content-type"] = normal.type end
+  local status, given_fields, body, kind, close = self:run(request)
+  local wrong = results.wrong_header(given_fields)
+  if wrong then status, given_fields, body, kind, close = self:fault(request, wrong) end
+  local fields = headers.new(given_fields)
+  if kind and not fields["content-type"] then fields["content-type"] = kind end
   if not fields["x-request-id"] then fields["x-request-id"] = request.id end
-  local body, close = normal.body, normal.close
-  if type(body) == "string" and normal.status ~= 204 then fields["content-length"] = tostring(#body) end
-  if request.method == "HEAD" or normal.status == 204 or normal.status == 304 then
+  if type(body) == "string" and status ~= 204 then fields["content-length"] = tostring(#body) end
+  if request.method == "HEAD" or status == 204 or status == 304 then
     if close then close() end
     body, close = "", nil
   end
   local whole = type(body) == "string"
   return response.new {
-    status = normal.status,
+    status = status,
     headers = fields,
     body = whole and body or nil,
     read = not whole and reader_of(body) or nil,

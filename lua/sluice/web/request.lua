@@ -17,58 +17,77 @@ local request = {}
 ---@field body string the whole body; reading it may wait; raises err where it fails
 ---@field id string the client's X-Request-Id where that is usable, else one of ours; the answer carries it
 ---@field remote string? the address of the client; nil in process
+---@field read fun(self: sluice.web.Request): string?, table? the next piece of the body, as it came; nil at its end; nil and err (kind PayloadTooLarge, MalformedRequest, RequestTimeout or ClientGone) on failure; may wait
+---@field text fun(self: sluice.web.Request): string?, table? the whole body, or nil and err as read(); later calls give the same text; may wait
+---@field json fun(self: sluice.web.Request): any, table? the body decoded as JSON, whatever its content type says (JSON null is json.null), or nil and err (kind JsonError, answered with 400, or as read()); may wait
 
+local json -- the module, once it is needed
+
+-- What every kind of request can do.
 local methods = {}
-local lazy = {}
-
-local function index(self, key)
-  local make = lazy[key]
-  if make then
-    local value = make(self)
-    rawset(self, key, value)
-    return value
-  end
-  return methods[key]
-end
 
 local function show(self)
   return ("sluice.web.request: %s %s"):format(self.method, self.path)
 end
 
--- The metatable of requests that come from one kind of source, and the functions of that kind:
--- id, headers, remote, read and text.
-local function kind_of(source_functions)
-  return { __name = "sluice.web.request", __index = index, __tostring = show, source = source_functions }
-end
-
-local function source_of(self)
-  return getmetatable(self).source
-end
-
-function lazy.id(self)
-  return source_of(self).id(self._source)
-end
-
-function lazy.headers(self)
-  return headers.new(source_of(self).headers(self._source))
-end
-
-function lazy.remote(self)
-  return source_of(self).remote(self._source)
-end
-
-function lazy.query(self)
+local function first_values(pairs_in_order)
   local query = {}
-  for _, pair in ipairs(self:query_pairs()) do
+  for _, pair in ipairs(pairs_in_order) do
     if query[pair[1]] == nil then query[pair[1]] = pair[2] end
   end
   return query
 end
 
-function lazy.body(self)
-  local text, err = self:text()
-  if not text then error(err, 3) end
-  return text
+-- What is made when it is first asked for, from a kind's functions.
+local function lazy_fields(source)
+  return {
+    id = function(self) return source.id(self._source) end,
+    headers = function(self) return headers.new(source.headers(self._source)) end,
+    remote = function(self) return source.remote(self._source) end,
+    query = function(self) return first_values(self:query_pairs()) end,
+    body = function(self)
+      local text, err = self:text()
+      if not text then error(err, 3) end
+      return text
+    end,
+  }
+end
+
+-- The metatable of requests that come from one kind of source, with that source's functions as
+-- upvalues: a look-up less for each use.
+local function kind_of(source)
+  local lazy, own = lazy_fields(source), setmetatable({}, { __index = methods })
+  local read, read_all = source.read, source.text
+  function own.read(self) return read(self._source) end
+
+  function own.text(self)
+    local text = rawget(self, "body")
+    if text then return text end
+    local err
+    text, err = read_all(self._source)
+    if not text then return nil, err end
+    self.body = text
+    return text
+  end
+
+  function own.json(self)
+    local text, err = own.text(self)
+    if not text then return nil, err end
+    json = json or require "sluice.json"
+    return json.decode(text)
+  end
+
+  local function index(self, key)
+    local method = own[key]
+    if method then return method end
+    local make = lazy[key]
+    if not make then return nil end
+    local value = make(self)
+    rawset(self, key, value)
+    return value
+  end
+
+  return { __name = "sluice.web.request", __index = index, __tostring = show }
 end
 
 ---The kind of requests over one kind of source.
@@ -79,16 +98,16 @@ request.kind = kind_of
 ---Makes a request.
 ---@param method string
 ---@param target string
+---@param path string the target without its query
 ---@param id? string nil where the source tells it when it is asked for
 ---@param source any where the rest comes from
 ---@param kind table from request.kind
 ---@return sluice.web.Request
-function request.new(method, target, id, source, kind)
-  local cut = target:find("?", 1, true)
+function request.new(method, target, path, id, source, kind)
   return setmetatable({
     method = method,
     target = target,
-    path = cut and target:sub(1, cut - 1) or target,
+    path = path,
     id = id,
     _source = source,
     params = nil, route = nil, body = nil, -- make room: a table that grows costs more than all this
@@ -100,35 +119,6 @@ end
 function methods.query_pairs(self)
   local cut = self.target:find("?", 1, true)
   return cut and router.parse_query(self.target:sub(cut + 1)) or {}
-end
-
----The next piece of the body, as it came; nil at its end; nil and err on failure. May wait.
----@return string? piece
----@return table? err kind PayloadTooLarge, MalformedRequest, RequestTimeout or ClientGone
-function methods.read(self)
-  return source_of(self).read(self._source)
-end
-
----The whole body, or nil and err. May wait. Later calls give the same text.
----@return string? body
----@return table? err as read()
-function methods.text(self)
-  local text = rawget(self, "body")
-  if text then return text end
-  local err
-  text, err = source_of(self).text(self._source)
-  if not text then return nil, err end
-  rawset(self, "body", text)
-  return text
-end
-
----The body decoded as JSON, whatever its content type says. May wait.
----@return any value nil where it fails; a JSON null is json.null
----@return table? err kind JsonError (answered with 400), or as read()
-function methods.json(self)
-  local text, err = self:text()
-  if not text then return nil, err end
-  return require("sluice.json").decode(text)
 end
 
 ---Iterates over the pieces of the body as they come. Raises err.
@@ -225,7 +215,10 @@ function request.from_client(given, fresh_id, max_body)
   local fields = headers.new(given.headers)
   local source = { given = fields, body = given.body, taken = 0, max_body = max_body }
   local id = usable_id(headers.all(fields, "x-request-id")) or fresh_id()
-  return request.new(given.method or "GET", target_of(given), id, source, in_process_kind)
+  local target = target_of(given)
+  local cut = target:find("?", 1, true)
+  local path = cut and target:sub(1, cut - 1) or target
+  return request.new(given.method or "GET", target, path, id, source, in_process_kind)
 end
 
 return request

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- What a handler may return, brought to one shape: { status, headers, body, type }.
+-- What a handler may return, brought to one shape.
 
 local headers = require "sluice.headers"
 local response = require "sluice.response"
@@ -23,46 +23,65 @@ local HOP_BY_HOP = {
   ["transfer-encoding"] = true, ["upgrade"] = true, ["content-length"] = true, ["date"] = true,
 }
 
+local json -- the module, once it is needed
+
 local function pass_on(from)
   local kept = {}
   for name, value in pairs(from.headers) do
     if not HOP_BY_HOP[name:lower()] then kept[#kept + 1] = { name, value } end
   end
-  return {
-    status = from.status,
-    headers = headers.new(kept),
-    body = function() return from:read() end,
-    close = function() from:close() end,
-  }
+  local function read() return from:read() end
+  return from.status, headers.new(kept), read, nil, function() from:close() end
+end
+
+local function encode(value)
+  json = json or require "sluice.json"
+  local body, err = json.encode(value)
+  if not body then error(("the handler's json cannot be encoded: %s"):format(tostring(err)), 0) end
+  return body
 end
 
 local function of_table(given)
-  local status, body, kind = given.status, given.body, nil
-  if given.json ~= nil then
-    local err
-    body, err = require("sluice.json").encode(given.json)
-    if not body then error(("the handler's json cannot be encoded: %s"):format(tostring(err)), 0) end
-    kind = JSON
-  end
-  if status == nil then status = 200 end
-  if math.type(status) ~= "integer" or status < 200 or status > 599 then
+  local status, body, value, kind = given.status, given.body, given.json, nil
+  if value ~= nil then body, kind = encode(value), JSON end
+  if status == nil then
+    status = 200
+  elseif math.type(status) ~= "integer" or status < 200 or status > 599 then
     error(("a handler's status is an integer from 200 to 599, got %s"):format(tostring(status)), 0)
   end
-  if body ~= nil and type(body) ~= "string" and type(body) ~= "function" then
+  if kind == nil and body ~= nil and type(body) ~= "string" and type(body) ~= "function" then
     error(("a handler's body is a string or an iterator, got a %s"):format(type(body)), 0)
   end
-  return { status = status, headers = given.headers, body = body or "", type = kind, close = given.close }
+  return status, given.headers, body or "", kind, given.close
 end
 
----Brings what a handler returned to one shape. Raises plain text where a handler's author went wrong.
+---What a handler returned, in parts. Raises plain text where a handler's author went wrong.
+---@param given any
+---@return integer status
+---@return table? fields
+---@return string|function body
+---@return string? type the Content-Type where the fields have none
+---@return function? close
+function result.parts(given)
+  local kind = type(given)
+  if kind == "string" then return 200, nil, given, TEXT end
+  if kind ~= "table" then
+    error(("a handler returned %s: it returns a table, a text, or nil and err"):format(
+      given == nil and "nothing" or "a " .. kind), 0)
+  end
+  if response.is(given) then return pass_on(given) end
+  return of_table(given)
+end
+
+---The same as a table, with headers as an object of its own, so that they may be changed: for
+---middleware.
 ---@param given any
 ---@return table
-function result.normalise(given)
-  if type(given) == "string" then return { status = 200, body = given, type = TEXT } end
-  if response.is(given) then return pass_on(given) end
-  if type(given) == "table" then return of_table(given) end
-  error(("a handler returned %s: it returns a table, a text, or nil and err"):format(
-    given == nil and "nothing" or "a " .. type(given)), 0)
+function result.open(given)
+  local status, given_fields, body, kind, close = result.parts(given)
+  local fields = headers.new(given_fields)
+  if kind and not fields["content-type"] then fields["content-type"] = kind end
+  return { status = status, headers = fields, body = body, close = close }
 end
 
 ---What is wrong with the headers of an answer, nil if nothing is. In process; the server checks what
@@ -83,16 +102,6 @@ function result.wrong_header(fields)
     end
   end
   return nil
-end
-
----For middleware: the same with headers as an object of its own, so that it may be changed.
----@param normal table from normalise
----@return table
-function result.open(normal)
-  local fields = headers.new(normal.headers)
-  if normal.type and not fields["content-type"] then fields["content-type"] = normal.type end
-  normal.headers, normal.type = fields, nil
-  return normal
 end
 
 return result

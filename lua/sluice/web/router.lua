@@ -152,14 +152,23 @@ end
 
 local NO_PARAMS = setmetatable({}, { __newindex = function() error("this route has no parameters", 2) end })
 
+---Looks a path up among those without parameters. Never waits.
+---@param method string
+---@param path string as it came, still encoded, without the query
+---@return sluice.web.Route? route
+---@return table? params none
+function methods:fixed(method, path)
+  local node = self.static[path]
+  return node and pick(node.routes, method), NO_PARAMS
+end
+
 ---Looks a path up. Never waits.
 ---@param method string
 ---@param path string as it came, still encoded, without the query
 ---@return sluice.web.Route? route
 ---@return table|string|nil more the parameters by name; without a route the value of Allow, or nil where the path is not known at all
 function methods:find(method, path)
-  local node = self.static[path]
-  local route = node and pick(node.routes, method)
+  local route = self:fixed(method, path)
   if route then return route, NO_PARAMS end
   local segments = split(path)
   for index, segment in ipairs(segments) do segments[index] = router.decode(segment) or segment end

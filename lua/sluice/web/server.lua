@@ -70,40 +70,44 @@ local function send_pieces(exchange, request, body)
   exchange:finish()
 end
 
-local function send_stream(exchange, request, normal)
-  local sent = exchange:respond(normal.status, plain(normal.headers), nil, normal.type)
+local function send_stream(exchange, request, status, fields, body, kind, close)
+  local closer <close> = close and setmetatable({}, { __close = function() close() end }) -- luacheck: ignore
+  local sent, message = exchange:respond(status, plain(fields), nil, kind)
+  if sent == false then error(message, 0) end
   if not sent then return end
-  local empty = request.method == "HEAD" or normal.status == 204 or normal.status == 304
-  if empty then
+  if request.method == "HEAD" or status == 204 or status == 304 then
     exchange:finish()
   else
-    send_pieces(exchange, request, normal.body)
+    send_pieces(exchange, request, body)
   end
-end
-
-local function send(exchange, request, normal)
-  if type(normal.body) == "string" then
-    exchange:respond(normal.status, plain(normal.headers), normal.body, normal.type)
-    return
-  end
-  local close = normal.close
-  local closer <close> = close and setmetatable({}, { __close = function() close() end }) -- luacheck: ignore
-  send_stream(exchange, request, normal)
 end
 
 local function request_of(exchange)
-  local method, target = exchange:begin()
-  return requests.new(method, target, nil, exchange, over_socket_kind)
+  local method, target, path = exchange:begin()
+  return requests.new(method, target, path, nil, exchange, over_socket_kind)
+end
+
+-- What could not be sent as the handler wants it; nothing has left yet, or the connection is cut.
+local function respond_fault(app, exchange, request, text)
+  local status, fields, body, kind = app:fault(request, text)
+  exchange:respond(status, fields, body, kind)
+end
+
+local function respond_stream(app, exchange, request, status, fields, body, kind, close)
+  local ok, err = pcall(send_stream, exchange, request, status, fields, body, kind, close)
+  if ok then return end
+  if errors.is(err) then error(err, 0) end
+  respond_fault(app, exchange, request, tostring(err))
 end
 
 local function respond(app, exchange, request)
-  local normal = app:run(request)
-  local ok, err = pcall(send, exchange, request, normal)
-  if ok then return end
-  if errors.is(err) then error(err, 0) end
-  -- A header that cannot be sent: nothing of the answer has left yet, or the connection is cut.
-  local fault = app:fault(request, tostring(err))
-  pcall(exchange.respond, exchange, fault.status, fault.headers, fault.body, fault.type)
+  local status, fields, body, kind, close = app:run(request)
+  if type(body) ~= "string" then
+    respond_stream(app, exchange, request, status, fields, body, kind, close)
+    return
+  end
+  local sent, message = exchange:respond(status, fields and plain(fields), body, kind)
+  if sent == false then respond_fault(app, exchange, request, message) end
 end
 
 local function serve(app, exchange)

@@ -106,9 +106,21 @@ static void push_target(lua_State *L, const sl_exchange *x)
     lua_concat(L, 2);
 }
 
+/** Of the target on top of the stack. */
+static void push_path(lua_State *L)
+{
+    size_t length;
+    const char *target = lua_tolstring(L, -1, &length);
+    const char *query = memchr(target, '?', length);
+    if (query)
+        lua_pushlstring(L, target, (size_t)(query - target));
+    else
+        lua_pushvalue(L, -1);
+}
+
 /*
- * exchange:begin() -> method, target. From here on the calling task is cancelled when the client
- * leaves; it must close the exchange before it ends.
+ * exchange:begin() -> method, target, path (the target without its query). From here on the calling
+ * task is cancelled when the client leaves; it must close the exchange before it ends.
  */
 static int l_exchange_begin(lua_State *L)
 {
@@ -121,7 +133,8 @@ static int l_exchange_begin(lua_State *L)
     }
     lua_pushstring(L, x->head.method);
     push_target(L, x);
-    return 2;
+    push_path(L);
+    return 3;
 }
 
 /* exchange:id() -> the client's request id where that is usable, else one of ours */
@@ -262,65 +275,65 @@ static int push_sent(lua_State *L, const sl_exchange *x)
     return 2;
 }
 
-static void add_field(lua_State *L, sl_exchange *x, int name, int value)
+/* These return NULL, or what is wrong (static text). */
+
+static const char *add_field(lua_State *L, sl_exchange *x, int name, int value)
 {
     size_t name_length, value_length;
-    const char *wrong = NULL;
     if (lua_type(L, name) != LUA_TSTRING ||
         (lua_type(L, value) != LUA_TSTRING && lua_type(L, value) != LUA_TNUMBER))
-        wrong = "a header is a name and a text or a number";
-    if (!wrong) {
-        const char *name_text = lua_tolstring(L, name, &name_length);
-        const char *value_text = lua_tolstring(L, value, &value_length);
-        wrong = sl_exchange_field(x, name_text, name_length, value_text, value_length);
-    }
-    if (wrong) {
-        sl_exchange_rewind(x);
-        luaL_error(L, "answer: %s", wrong);
-    }
+        return "a header is a name and a text or a number";
+    const char *name_text = lua_tolstring(L, name, &name_length);
+    const char *value_text = lua_tolstring(L, value, &value_length);
+    return sl_exchange_field(x, name_text, name_length, value_text, value_length);
 }
 
 /** The value on top belongs to the name below it: a text, or an array of texts. */
-static void add_values(lua_State *L, sl_exchange *x, int name)
+static const char *add_values(lua_State *L, sl_exchange *x, int name)
 {
     int value = lua_gettop(L);
-    if (!lua_istable(L, value)) {
-        add_field(L, x, name, value);
-        return;
-    }
-    for (lua_Integer i = 1; lua_rawgeti(L, value, i) != LUA_TNIL; i++) {
-        add_field(L, x, name, value + 1);
+    const char *wrong = NULL;
+    if (!lua_istable(L, value))
+        return add_field(L, x, name, value);
+    for (lua_Integer i = 1; !wrong && lua_rawgeti(L, value, i) != LUA_TNIL; i++) {
+        wrong = add_field(L, x, name, value + 1);
         lua_settop(L, value);
     }
     lua_settop(L, value);
+    return wrong;
 }
 
 /** From a map of names to values, or an array of { name, value }. */
-static void add_fields(lua_State *L, sl_exchange *x, int table)
+static const char *add_fields(lua_State *L, sl_exchange *x, int table)
 {
+    const char *wrong = NULL;
     lua_pushnil(L);
-    while (lua_next(L, table)) {
+    while (!wrong && lua_next(L, table)) {
         int top = lua_gettop(L);
         if (lua_type(L, top - 1) == LUA_TNUMBER && lua_istable(L, top)) {
             lua_rawgeti(L, top, 1);
             lua_rawgeti(L, top, 2);
-            add_field(L, x, top + 1, top + 2);
+            wrong = add_field(L, x, top + 1, top + 2);
         } else {
             lua_pushvalue(L, top - 1); /* lua_next needs its key untouched */
             lua_pushvalue(L, top);
-            add_values(L, x, top + 1);
+            wrong = add_values(L, x, top + 1);
         }
         lua_settop(L, top - 1);
     }
+    return wrong;
 }
 
-static void add_fallback(lua_State *L, sl_exchange *x, const char *name, int value)
+/** The fields that the table at 3 has, and the type at 5 where it has none. */
+static const char *add_all(lua_State *L, sl_exchange *x)
 {
-    if (lua_isnoneornil(L, value))
-        return;
-    lua_pushstring(L, name);
-    add_field(L, x, lua_gettop(L), value);
-    lua_pop(L, 1);
+    static const char name[] = "Content-Type";
+    size_t length;
+    const char *wrong = lua_istable(L, 3) ? add_fields(L, x, 3) : NULL;
+    if (wrong || x->has_type || lua_type(L, 5) != LUA_TSTRING)
+        return wrong;
+    const char *type = lua_tolstring(L, 5, &length);
+    return sl_exchange_field(x, name, sizeof name - 1, type, length);
 }
 
 /**
@@ -360,7 +373,8 @@ static int k_exchange_respond(lua_State *L, int status, lua_KContext done)
 }
 
 /*
- * exchange:respond(status, headers or nil, body or nil, type or nil) -> true | nil, message
+ * exchange:respond(status, headers or nil, body or nil, type or nil)
+ *   -> true | nil, message, the client has left | false, message: a header cannot be sent
  * With a body (a text) the answer is complete, and the call waits while the client is slow; without
  * one write() and finish() follow. `type` is the Content-Type where headers have none.
  */
@@ -379,10 +393,14 @@ static int l_exchange_respond(lua_State *L)
         return luaL_error(L, "answer: it has begun before");
     if (!sl_exchange_begin(x, status))
         return push_sent(L, x);
-    if (lua_istable(L, 3))
-        add_fields(L, x, 3);
-    if (!x->has_type)
-        add_fallback(L, x, "Content-Type", 5);
+    const char *wrong = add_all(L, x);
+    if (wrong) {
+        sl_exchange_rewind(x);
+        lua_settop(L, 0);
+        lua_pushboolean(L, false);
+        lua_pushfstring(L, "answer: %s", wrong);
+        return 2;
+    }
     sl_exchange_end_head(x, whole ? (int64_t)length : -1);
     if (whole)
         return k_exchange_respond(L, LUA_OK, 0);
