@@ -235,14 +235,6 @@ describe("sluice.http", function()
       assert.are.equal("to the end", client:request({ url = server.base }).body)
     end)
 
-    it("does not follow redirects", function()
-      local server = serve(
-        "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
-      local res = assert(client:request { url = server.base })
-      assert.are.equal(302, res.status)
-      assert.are.equal("http://127.0.0.1:1/", res.headers.location)
-    end)
-
     it("tells its times and the other end", function()
       local server = helper.serve_requests(function()
         task.sleep(0.02)

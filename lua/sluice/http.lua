@@ -22,6 +22,7 @@ local http = {}
 ---@field stream? boolean return once the head is there, and read the body piece by piece
 ---@field timeout? number|sluice.Timeout seconds; a number is `total`. Defaults: queue 60, connect 10, first_byte 300, total 600; of a stream idle 60 and no total. math.huge: none
 ---@field max_response? integer bytes of the answer's body, above which the request fails; 64 MiB, of a stream none
+---@field decompress? boolean ask for gzip, deflate, br or zstd and give the body as it was before (true)
 ---@field verify? boolean check the certificate and the name in it (true)
 ---@field ca_file? string authorities in PEM
 ---@field redirects? integer how many are followed; of http.request and client:request 10 for GET and HEAD, else none
@@ -45,6 +46,7 @@ local REQUEST = {
   stream = "boolean?",
   timeout = "number|table?",
   max_response = "count?",
+  decompress = "boolean?",
   verify = "boolean?",
   ca_file = "string?",
   redirects = is_count_or_zero,
@@ -105,7 +107,7 @@ end
 
 -- What the engine reads, for an answer of this kind.
 local function make_settings(defaults, given, stream)
-  local settings = { stream = stream, verify = true }
+  local settings = { stream = stream, verify = true, decompress = true }
   add_limits(settings, stream and LIMITS_STREAM or LIMITS_WHOLE)
   if not stream then settings.max_response = MAX_RESPONSE end
   for _, source in ipairs { defaults, given } do
@@ -113,16 +115,21 @@ local function make_settings(defaults, given, stream)
     if source.max_response then settings.max_response = source.max_response end
     if source.verify ~= nil then settings.verify = source.verify end
   end
+  if given.decompress ~= nil then settings.decompress = given.decompress end
   settings.ca_file = given.ca_file
   return settings
 end
 
+-- Options of a request that make settings of its own.
+local SETTINGS = { "timeout", "max_response", "verify", "ca_file", "decompress" }
+
 local function settings_of(self, given)
-  local has_limits = given.timeout ~= nil or given.max_response ~= nil
-  if not has_limits and given.verify == nil and given.ca_file == nil then
-    return given.stream and self._streamed or self._whole
+  for index = 1, #SETTINGS do
+    if given[SETTINGS[index]] ~= nil then
+      return make_settings(self._defaults, given, given.stream == true)
+    end
   end
-  return make_settings(self._defaults, given, given.stream == true)
+  return given.stream and self._streamed or self._whole
 end
 
 -- Levels of error(): the public functions end in `return perform(...)`, a tail call, so the caller of

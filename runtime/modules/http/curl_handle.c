@@ -47,6 +47,10 @@ static size_t curl_on_write(char *data, size_t size, size_t count, void *user)
         return bytes;
     case SL_HTTP_PAUSE:
         return CURL_WRITEFUNC_PAUSE;
+    case SL_HTTP_PAUSE_AFTER:
+        curl_easy_pause(handle->easy,
+                        CURLPAUSE_RECV | (handle->transfer->upload_starved ? CURLPAUSE_SEND : 0));
+        return bytes;
     default:
         return bytes == 0 ? 1 : 0;
     }
@@ -83,6 +87,8 @@ static void curl_set_constants(sl_curl_handle *handle)
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "sluice");
+    /* every one that this libcurl knows */
+    curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, (long)CURL_KEEPALIVE_IDLE);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, (long)CURL_KEEPALIVE_EVERY);
@@ -272,12 +278,21 @@ static bool curl_set_addresses(sl_curl_handle *handle, const sl_http_transfer *t
     return true;
 }
 
+static void curl_set_encoding(sl_curl_handle *handle, const sl_http_transfer *transfer)
+{
+    if (handle->is_raw == !transfer->decompress)
+        return;
+    handle->is_raw = !transfer->decompress;
+    curl_easy_setopt(handle->easy, CURLOPT_ACCEPT_ENCODING, handle->is_raw ? NULL : "");
+}
+
 int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer)
 {
     CURL *easy = handle->easy;
     handle->error[0] = '\0';
     curl_easy_setopt(easy, CURLOPT_CURLU, transfer->target->url);
     curl_set_method(handle, transfer);
+    curl_set_encoding(handle, transfer);
     if (transfer->target->secure)
         curl_set_verification(handle, transfer);
     /* the engine's timer is the limit; libcurl's shares its time out among several addresses */

@@ -50,7 +50,7 @@ struct sl_curl_handle {
     struct curl_slist resolve;
     size_t resolve_capacity;
     /* options that differ from those of a new handle */
-    bool is_head, has_custom, has_resolve, is_unverified, has_ca_file;
+    bool is_head, has_custom, has_resolve, is_unverified, has_ca_file, is_raw;
     char error[CURL_ERROR_SIZE];
 };
 

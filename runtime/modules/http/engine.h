@@ -74,6 +74,8 @@ typedef struct sl_http_request {
     bool streamed;
     /** Check certificate and host name. */
     bool verify;
+    /** Ask for a compressed body and undo what libcurl can; `max_response` counts what comes out. */
+    bool decompress;
     /** NULL: the engine's. */
     const char *ca_file;
     /** Bytes of the answer's body; above it the transfer fails. 0: no limit. */
@@ -175,7 +177,9 @@ struct sl_http_transfer {
     const char *request_body;
     size_t request_body_size;
     sl_http_buffer upload;
-    bool streamed, verify, reused, has_slot, is_upload, upload_ended, upload_starved,
+    /** The body is compressed and the wire undoes that. */
+    bool is_packed;
+    bool streamed, verify, decompress, reused, has_slot, is_upload, upload_ended, upload_starved,
         has_content_type, has_length;
 };
 

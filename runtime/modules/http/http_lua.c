@@ -254,6 +254,7 @@ static void http_read_settings(lua_State *L, int settings, sl_http_request *requ
 {
     request->streamed = flag_of_field(L, settings, "stream");
     request->verify = flag_of_field(L, settings, "verify");
+    request->decompress = flag_of_field(L, settings, "decompress");
     request->limits[SL_HTTP_QUEUE] = limit_of_field(L, settings, "queue");
     request->limits[SL_HTTP_CONNECT] = limit_of_field(L, settings, "connect");
     request->limits[SL_HTTP_FIRST_BYTE] = limit_of_field(L, settings, "first_byte");

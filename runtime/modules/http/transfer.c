@@ -15,6 +15,9 @@ enum {
     /** Bytes of a streamed body at which reading stops: eight pieces of 16 KB as libcurl gives
      * them, so that a fast reader seldom meets it and 1000 readers that sleep hold 128 MB. */
     HTTP_HIGH_WATER = 128 * 1024,
+    /** Bytes of a compressed body that may come out of one read of the wire: a thousand times what
+     * went in is the most of gzip, zstd and brotli know no such bound. */
+    HTTP_MAX_UNPACKED = 64 * 1024 * 1024,
     /** Bytes of an upload kept ahead of the wire. */
     HTTP_UPLOAD_AHEAD = 64 * 1024,
     /** A Content-Length is believed up to here when room is made before the bytes come. */
@@ -149,6 +152,7 @@ static bool http_copy_request(sl_http_transfer *transfer, const sl_http_request 
     transfer->is_upload = request->upload;
     transfer->streamed = request->streamed;
     transfer->verify = request->verify;
+    transfer->decompress = request->decompress;
     if (request->ca_file) {
         size_t size = strlen(request->ca_file) + 1;
         transfer->ca_file = sl_alloc(transfer->engine->core, size);
@@ -359,11 +363,11 @@ static enum sl_http_verdict http_no_memory(sl_http_transfer *transfer)
     return SL_HTTP_ABORT;
 }
 
-static enum sl_http_verdict http_too_large(sl_http_transfer *transfer)
+static enum sl_http_verdict http_too_large(sl_http_transfer *transfer, uint64_t limit,
+                                           const char *name)
 {
     sl_http_failure_set(transfer, "ProtocolError", sl_http_phase(transfer),
-                        "answer of more than %" PRIu64 " bytes (max_response)",
-                        transfer->max_response);
+                        "answer of more than %" PRIu64 " bytes (%s)", limit, name);
     transfer->failure.code = "RESPONSE_TOO_LARGE";
     return SL_HTTP_ABORT;
 }
@@ -389,7 +393,7 @@ static enum sl_http_verdict http_expect_length(sl_http_transfer *transfer, const
     if (bodiless || strcmp(transfer->method, "HEAD") == 0)
         return SL_HTTP_GO_ON;
     if (transfer->max_response && expected > transfer->max_response)
-        return http_too_large(transfer);
+        return http_too_large(transfer, transfer->max_response, "max_response");
     if (!transfer->streamed && expected <= HTTP_MAX_RESERVE &&
         !http_buffer_reserve(transfer->engine->core, &transfer->body, (size_t)expected))
         return http_no_memory(transfer);
@@ -414,7 +418,7 @@ static enum sl_http_verdict http_end_head(sl_http_transfer *transfer)
 {
     if (transfer->status / 100 == 1 && transfer->status != 101) {
         transfer->head.size = 0;
-        transfer->has_length = false;
+        transfer->has_length = transfer->is_packed = false;
         return SL_HTTP_GO_ON;
     }
     transfer->head_complete = true;
@@ -463,25 +467,34 @@ enum sl_http_verdict sl_http_on_head(sl_http_transfer *transfer, const char *lin
     }
     if (!http_buffer_append(core, &transfer->head, line, size))
         return http_no_memory(transfer);
+    if (transfer->decompress && size > 17 && strncasecmp(line, "content-encoding:", 17) == 0)
+        transfer->is_packed = true;
     return http_expect_length(transfer, line, size);
 }
 
 enum sl_http_verdict sl_http_on_body(sl_http_transfer *transfer, const char *data, size_t size)
 {
     sl_http_buffer *body = &transfer->body;
-    if (transfer->streamed && body->size - body->taken >= HTTP_HIGH_WATER) {
+    size_t ahead = body->size - body->taken;
+    if (transfer->streamed && !transfer->is_packed && ahead >= HTTP_HIGH_WATER) {
         transfer->paused = true;
         return SL_HTTP_PAUSE;
     }
     if (transfer->max_response && size > transfer->max_response - transfer->received)
-        return http_too_large(transfer);
+        return http_too_large(transfer, transfer->max_response, "max_response");
+    if (transfer->streamed && transfer->is_packed && ahead > HTTP_MAX_UNPACKED)
+        return http_too_large(transfer, HTTP_MAX_UNPACKED, "decompressed at once");
     if (!http_buffer_append(transfer->engine->core, body, data, size))
         return http_no_memory(transfer);
     transfer->received += size;
     transfer->last_activity = sl_now(transfer->engine->core);
     if (transfer->streamed && transfer->on_change)
         transfer->on_change(transfer);
-    return SL_HTTP_GO_ON;
+    if (!transfer->streamed || !transfer->is_packed || ahead + size < HTTP_HIGH_WATER)
+        return SL_HTTP_GO_ON;
+    /* refused now, libcurl would copy all that it has decompressed at each resume */
+    transfer->paused = true;
+    return SL_HTTP_PAUSE_AFTER;
 }
 
 long sl_http_on_upload(sl_http_transfer *transfer, char *data, size_t size)

@@ -30,6 +30,8 @@ enum sl_http_verdict {
     SL_HTTP_ABORT = -1,
     SL_HTTP_PAUSE = 0,
     SL_HTTP_GO_ON = 1,
+    /** Taken, but no more than what is decompressed already until resume. */
+    SL_HTTP_PAUSE_AFTER = 2,
 };
 
 /** The connection is there (TLS too) and the request is about to be sent. Aborts when that is a
