@@ -290,6 +290,7 @@ static void open_world(void)
     int fd = open("/dev/null", O_RDONLY);
     if (fd < 0 || sl_server_open(&world.server, NULL, fd, &limits, &events) != 0)
         abort();
+    world.server.keeps_refusals = true;
     sl_connection_open(&world.server, pair[0]);
 }
 

@@ -279,11 +279,16 @@ struct head_seen {
     bool close, keep_alive;
 };
 
+static bool is_blank(char byte)
+{
+    return byte == ' ' || byte == '\t';
+}
+
 static void trim(const char *bytes, sl_span *span)
 {
-    while (span->length && strchr(" \t", bytes[span->at + span->length - 1]))
+    while (span->length && is_blank(bytes[span->at + span->length - 1]))
         span->length--;
-    while (span->length && strchr(" \t", bytes[span->at])) {
+    while (span->length && is_blank(bytes[span->at])) {
         span->at++;
         span->length--;
     }
@@ -332,8 +337,11 @@ static void read_connection(struct head_seen *seen, const char *value, size_t le
 
 static int read_host(const char *value, size_t length)
 {
+    /* A bit for each byte that may not stand there: up to the space, "#/<>?@\\^`{|} and DEL. */
+    static const uint32_t bad[4] = {0xffffffff, 0xd000800d, 0x50000001, 0xb8000001};
     for (size_t i = 0; i < length; i++) {
-        if (!is_target((unsigned char)value[i]) || strchr("/?#@\\\"<>{}|^`", value[i]))
+        unsigned char byte = (unsigned char)value[i];
+        if (byte > 127 || bad[byte >> 5] >> (byte & 31) & 1)
             return 400;
     }
     return 0;
@@ -351,27 +359,49 @@ static bool is_request_id(const char *value, size_t length)
     return true;
 }
 
+static int read_expect(sl_head *head, const char *value, size_t length)
+{
+    if (head->minor == 0)
+        return 0;
+    head->expects_continue = equals(value, length, "100-continue");
+    return head->expects_continue ? 0 : 417;
+}
+
+static void read_request_id(sl_head *head, struct head_seen *seen, const char *bytes, sl_span span)
+{
+    bool usable = seen->ids++ == 0 && is_request_id(bytes + span.at, span.length);
+    head->request_id = usable ? span : (sl_span){0};
+}
+
+/** The names that matter all differ in length. */
 static int read_field(sl_head *head, struct head_seen *seen, const char *bytes, unsigned index)
 {
+    static const char *const names[] = {
+        [4] = "host",          [6] = "expect",          [10] = "connection",
+        [12] = "x-request-id", [14] = "content-length", [17] = "transfer-encoding",
+    };
     sl_span name = head->fields[index].name, span = head->fields[index].value;
-    const char *text = bytes + name.at, *value = bytes + span.at;
+    const char *value = bytes + span.at;
     size_t length = span.length;
-    if (equals(text, name.length, "host"))
+    if (name.length >= sizeof names / sizeof *names || !names[name.length] ||
+        strncasecmp(bytes + name.at, names[name.length], name.length) != 0)
+        return 0;
+    switch (name.length) {
+    case 4:
         return seen->hosts++ ? 400 : read_host(value, length);
-    if (equals(text, name.length, "content-length"))
-        return seen->lengths++ ? 400 : read_length(head, value, length);
-    if (equals(text, name.length, "transfer-encoding"))
-        return seen->encodings++ ? 400 : read_encoding(head, value, length);
-    if (equals(text, name.length, "connection"))
+    case 6:
+        return read_expect(head, value, length);
+    case 10:
         read_connection(seen, value, length);
-    else if (equals(text, name.length, "x-request-id")) {
-        bool usable = seen->ids++ == 0 && is_request_id(value, length);
-        head->request_id = usable ? span : (sl_span){0};
-    } else if (equals(text, name.length, "expect") && head->minor == 1) {
-        head->expects_continue = equals(value, length, "100-continue");
-        return head->expects_continue ? 0 : 417;
+        return 0;
+    case 12:
+        read_request_id(head, seen, bytes, span);
+        return 0;
+    case 14:
+        return seen->lengths++ ? 400 : read_length(head, value, length);
+    default:
+        return seen->encodings++ ? 400 : read_encoding(head, value, length);
     }
-    return 0;
 }
 
 /** Origin form, absolute form, or "*" for OPTIONS. A fragment has no place on the wire. */
