@@ -83,6 +83,8 @@ describe("server: access log", function()
     with_log(function(server, state)
       local cases = {
         { "nonsense\r\n", 400, nil, nil },
+        { "\rnonsense", 400, nil, nil },
+        { "\r\n\r\nGET / HTTP/1.1\r\n", 400, nil, nil },
         { "GET /a HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400, "GET", "/a" },
         { "GET http://h/b?c HTTP/1.1\r\n\r\n", 400, "GET", "/b" },
         { "GET http://h HTTP/1.1\r\n\r\n", 400, "GET", "/" },

@@ -125,9 +125,11 @@ static int scan_fields(sl_head_scan *scan, unsigned char byte)
 static int scan_start(sl_head_scan *scan, unsigned char byte)
 {
     if (scan->state == SCAN_START_LF) {
+        if (byte != '\n' || ++scan->blank > 1)
+            return -400;
         scan->state = SCAN_START;
         scan->start = scan->position + 1;
-        return byte == '\n' && ++scan->blank <= 1 ? 0 : -400;
+        return 0;
     }
     if (byte == '\r') {
         scan->state = SCAN_START_LF;

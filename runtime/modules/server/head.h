@@ -22,7 +22,8 @@ enum {
 
 /** How far the scan has come; zeroed is the start. */
 typedef struct sl_head_scan {
-    /** Where in the bytes the next unread one is, where the request line begins, and its part. */
+    /** Where in the bytes the next unread one is, where the request line begins (not behind it),
+     * and its part. */
     uint32_t position, start, part;
     uint16_t fields;
     uint8_t state;
