@@ -275,7 +275,7 @@ describe("sluice.http", function()
         ['option "url" is missing'] = {},
         ['option "body" must be'] = { url = "http://a", body = 1 },
         ['unknown option "totl" (did you mean "total"?)'] = { url = "http://a", timeout = { totl = 1 } },
-        ['give one of "body" and "json"'] = { url = "http://a", body = "", json = {} },
+        ['give one of "body", "json", "form" and "multipart"'] = { url = "http://a", body = "", json = {} },
         ["header x must be a string, a number or a sluice.secret"] = {
           url = "http://a", headers = { x = true },
         },

@@ -19,6 +19,9 @@ local http = {}
 ---@field headers? table a map (a value may be an array of values), an array of { name, value }, or a header object. Content-Length and Transfer-Encoding are ours and left out
 ---@field body? string|fun(): string?, table? the bytes, or a function that gives the next piece, nil at the end, nil and err to give up; it may wait
 ---@field json? any encoded as the body, with content-type application/json
+---@field form? table encoded as the body of a form: a map or an array of { name, value }, see sluice.url.form
+---@field multipart? table encoded as parts: texts, and files { filename =, content_type =, body = }, see sluice.multipart.encode
+---@field query? table added to the query of the URL: a map (a value may be an array) or an array of { name, value }, see sluice.url.query
 ---@field stream? boolean return once the head is there, and read the body piece by piece
 ---@field timeout? number|sluice.Timeout seconds; a number is `total`. Defaults: queue 60, connect 10, first_byte 300, total 600; of a stream idle 60 and no total. math.huge: none
 ---@field max_response? integer bytes of the answer's body, above which the request fails; 64 MiB, of a stream none
@@ -43,6 +46,9 @@ local REQUEST = {
   headers = "table?",
   body = "string|callable?",
   json = "any?",
+  form = "table?",
+  multipart = "table?",
+  query = "table?",
   stream = "boolean?",
   timeout = "number|table?",
   max_response = "count?",
@@ -174,20 +180,38 @@ local function has_content_type(flat)
   return false
 end
 
--- The fields and the body as the engine takes them: `true` for a body that comes piece by piece.
+-- How each shorthand of a body becomes the body and its content type.
+local encoders = {
+  json = function(value) return require("sluice.json").encode(value), "application/json" end,
+  form = function(value) return require("sluice.url").form(value), "application/x-www-form-urlencoded" end,
+  multipart = function(value) return require("sluice.multipart").encode(value) end,
+}
+
+-- The body as it was given or by one of the shorthands, and its content type where that is ours to say.
+local function body_of(where, given, level)
+  local body, content_type = given.body, nil
+  for name, encode in next, encoders do
+    local value = given[name]
+    if value ~= nil then
+      if body ~= nil then
+        error(where .. ': give one of "body", "json", "form" and "multipart"', level + 1)
+      end
+      body, content_type = encode(value)
+    end
+  end
+  return body, content_type
+end
+
+-- The fields, and the body as the engine takes it: `true` for one that comes piece by piece, from the
+-- function that is the third result.
 local function prepare(where, given, level)
   local flat = given.headers and flatten(where, given.headers, level + 1) or NO_FIELDS
-  local body = given.body
-  if given.json ~= nil then
-    if body ~= nil then error(where .. ': give one of "body" and "json"', level + 1) end
-    body = require("sluice.json").encode(given.json)
-    if not has_content_type(flat) then
-      if flat == NO_FIELDS then flat = {} end
-      flat[#flat + 1], flat[#flat + 2] = "content-type", "application/json"
-    end
-  elseif body ~= nil and type(body) ~= "string" then
-    body = true
+  local body, content_type = body_of(where, given, level + 1)
+  if content_type and not has_content_type(flat) then
+    if flat == NO_FIELDS then flat = {} end
+    flat[#flat + 1], flat[#flat + 2] = "content-type", content_type
   end
+  if body ~= nil and type(body) ~= "string" then return flat, true, body end
   return flat, body
 end
 
@@ -336,10 +360,11 @@ local FOLLOWED = { GET = 10, HEAD = 10 }
 
 -- `followed`: by method, for a request that says nothing.
 local function perform(self, where, given, followed)
-  local flat, body = prepare(where, given, CALLER_OF_PERFORM)
+  local flat, body, next_piece = prepare(where, given, CALLER_OF_PERFORM)
+  local url = given.query and require("sluice.url").with_query(given.url, given.query) or given.url
   local method = given.method and given.method:upper() or (body and "POST" or "GET")
   local settings = settings_of(self, given)
-  local res, err = exchange(self, method, given.url, flat, body, given.body, settings)
+  local res, err = exchange(self, method, url, flat, body, next_piece, settings)
   if not res then
     if res == false then error(where .. ": " .. err, CALLER_OF_PERFORM) end
     return nil, err
@@ -348,7 +373,7 @@ local function perform(self, where, given, followed)
   local most = given.redirects or self._redirects or followed[method] or 0
   if most == 0 then return res end
   local hop = {
-    method = method, url = given.url, fields = flat, body = body, to_http = given.redirect_to_http,
+    method = method, url = url, fields = flat, body = body, to_http = given.redirect_to_http,
   }
   return chase(self, given, hop, settings, res, most)
 end
