@@ -13,6 +13,22 @@ static uint64_t census_inode(int fd)
     return fstat(fd, &facts) == 0 ? (uint64_t)facts.st_ino : 0;
 }
 
+static bool census_grow(sl_curl_census *census, size_t size)
+{
+    uint64_t *inodes = sl_realloc(census->core, census->inodes, size * sizeof *inodes);
+    if (!inodes)
+        return false;
+    census->inodes = inodes;
+    uint16_t *ports = sl_realloc(census->core, census->ports, size * sizeof *ports);
+    if (!ports)
+        return false;
+    census->ports = ports;
+    memset(inodes + census->size, 0, (size - census->size) * sizeof *inodes);
+    memset(ports + census->size, 0, (size - census->size) * sizeof *ports);
+    census->size = size;
+    return true;
+}
+
 /** Without memory a socket is not counted, which is all the harm. */
 static void census_note(sl_curl_census *census, int fd)
 {
@@ -20,14 +36,11 @@ static void census_note(sl_curl_census *census, int fd)
         size_t size = census->size ? census->size : 64;
         while (size <= (size_t)fd)
             size *= 2;
-        uint64_t *inodes = sl_realloc(census->core, census->inodes, size * sizeof *inodes);
-        if (!inodes)
+        if (!census_grow(census, size))
             return;
-        memset(inodes + census->size, 0, (size - census->size) * sizeof *inodes);
-        census->inodes = inodes;
-        census->size = size;
     }
     census->inodes[fd] = census_inode(fd);
+    census->ports[fd] = 0;
 }
 
 static curl_socket_t census_on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
@@ -44,8 +57,26 @@ static int census_on_close(void *user, curl_socket_t fd)
 {
     sl_curl_census *census = user;
     if ((size_t)fd < census->size)
-        census->inodes[fd] = 0;
+        census->inodes[fd] = census->ports[fd] = 0;
     return close(fd);
+}
+
+void sl_curl_census_name(sl_curl_census *census, curl_socket_t fd, long port)
+{
+    if (fd >= 0 && (size_t)fd < census->size && port > 0 && port <= UINT16_MAX)
+        census->ports[fd] = (uint16_t)port;
+}
+
+bool sl_curl_census_has_bytes(const sl_curl_census *census, int port)
+{
+    if (port <= 0)
+        return false;
+    for (size_t fd = 0; fd < census->size; fd++) {
+        char byte;
+        if (census->ports[fd] == port && recv((int)fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+            return true;
+    }
+    return false;
 }
 
 void sl_curl_census_watch(sl_curl_census *census, CURL *easy)
@@ -73,4 +104,5 @@ size_t sl_curl_census_count(sl_curl_census *census)
 void sl_curl_census_fini(sl_curl_census *census)
 {
     sl_free(census->core, census->inodes);
+    sl_free(census->core, census->ports);
 }

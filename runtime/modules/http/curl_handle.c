@@ -20,12 +20,25 @@ enum {
 
 /* ---- callbacks: they store and give a verdict, nothing else ---- */
 
+/**
+ * Bytes that nobody asked for, on a kept connection: they would be taken for the answer to this
+ * request (a "408" that a server sends before it closes, or worse). libcurl 7.88 does not look.
+ */
+static bool curl_is_stale(sl_curl_handle *handle, int local_port)
+{
+    long connections = 1;
+    curl_easy_getinfo(handle->easy, CURLINFO_NUM_CONNECTS, &connections);
+    return connections == 0 && sl_curl_census_has_bytes(&handle->wire->census, local_port);
+}
+
 static int curl_on_prereq(void *user, char *remote, char *local, int remote_port, int local_port)
 {
     (void)local;
-    (void)local_port;
     sl_curl_handle *handle = user;
     sl_http_transfer *transfer = handle->transfer;
+    handle->is_stale = curl_is_stale(handle, local_port);
+    if (handle->is_stale)
+        return CURL_PREREQFUNC_ABORT;
     snprintf(transfer->remote_address, sizeof transfer->remote_address, "%s", remote);
     transfer->remote_port = remote_port;
     return sl_http_on_ready(transfer) == SL_HTTP_ABORT ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;

@@ -31,11 +31,15 @@ static void curl_read_times(sl_curl_handle *handle)
 {
     sl_http_transfer *transfer = handle->transfer;
     curl_off_t name = 0, connect = 0, tls = 0;
-    long connections = 1;
+    curl_socket_t fd = CURL_SOCKET_BAD;
+    long connections = 1, port = 0;
     curl_easy_getinfo(handle->easy, CURLINFO_NUM_CONNECTS, &connections);
     transfer->reused = connections == 0;
     if (transfer->reused)
         return;
+    curl_easy_getinfo(handle->easy, CURLINFO_ACTIVESOCKET, &fd);
+    curl_easy_getinfo(handle->easy, CURLINFO_LOCAL_PORT, &port);
+    sl_curl_census_name(&handle->wire->census, fd, port);
     curl_easy_getinfo(handle->easy, CURLINFO_NAMELOOKUP_TIME_T, &name);
     curl_easy_getinfo(handle->easy, CURLINFO_CONNECT_TIME_T, &connect);
     curl_easy_getinfo(handle->easy, CURLINFO_APPCONNECT_TIME_T, &tls);
@@ -52,8 +56,20 @@ static void curl_detach(sl_curl_handle *handle)
     handle->wire->running--;
 }
 
+/** Nothing was sent: again, on another connection; the stale one is closed. False without memory.
+ */
+static bool curl_start_again(sl_curl_handle *handle)
+{
+    CURLM *multi = handle->wire->multi;
+    handle->is_stale = false;
+    curl_multi_remove_handle(multi, handle->easy);
+    return curl_multi_add_handle(multi, handle->easy) == CURLM_OK;
+}
+
 static void curl_complete(sl_curl_handle *handle, CURLcode code)
 {
+    if (handle->is_stale && curl_start_again(handle))
+        return;
     sl_http_transfer *transfer = handle->transfer;
     long system_error = 0;
     if (code != CURLE_OK)

@@ -17,6 +17,8 @@ typedef struct sl_curl_census {
     sl_core *core;
     /** By descriptor: the inode of the socket, 0 for none of ours. */
     uint64_t *inodes;
+    /** By descriptor: the port at our end, 0 until a first transfer has ended. */
+    uint16_t *ports;
     size_t size;
 } sl_curl_census;
 
@@ -49,6 +51,8 @@ struct sl_curl_handle {
     /** "+host:port:addresses". */
     struct curl_slist resolve;
     size_t resolve_capacity;
+    /** It was given a connection that must not be used. */
+    bool is_stale;
     /* options that differ from those of a new handle */
     bool is_head, has_custom, has_resolve, is_unverified, has_ca_file, is_raw;
     char error[CURL_ERROR_SIZE];
@@ -65,6 +69,10 @@ int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer);
 /* curl_census.c */
 /** Makes an easy handle report the sockets it opens. */
 void sl_curl_census_watch(sl_curl_census *census, CURL *easy);
+/** The connection at this descriptor has this port at our end. */
+void sl_curl_census_name(sl_curl_census *census, curl_socket_t fd, long port);
+/** Bytes have come on the connection with this port at our end, which libcurl has not read. */
+bool sl_curl_census_has_bytes(const sl_curl_census *census, int port);
 /** How many are open. One system call for each: for a look at the pool, not for each request. */
 size_t sl_curl_census_count(sl_curl_census *census);
 void sl_curl_census_fini(sl_curl_census *census);

@@ -74,7 +74,8 @@ typedef struct sl_http_request {
     bool streamed;
     /** Check certificate and host name. */
     bool verify;
-    /** Ask for a compressed body and undo what libcurl can; `max_response` counts what comes out. */
+    /** Ask for a compressed body and undo what libcurl can; `max_response` counts what comes out.
+     */
     bool decompress;
     /** NULL: the engine's. */
     const char *ca_file;

@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -372,6 +371,24 @@ static enum sl_http_verdict http_too_large(sl_http_transfer *transfer, uint64_t 
     return SL_HTTP_ABORT;
 }
 
+/** A Content-Length is digits (RFC 9110, 8.6); libcurl takes what begins with some. */
+static bool http_read_length(const char *text, const char *end, uint64_t *length)
+{
+    while (text < end && (*text == ' ' || *text == '\t'))
+        text++;
+    while (end > text && strchr(" \t\r\n", end[-1]))
+        end--;
+    *length = 0;
+    if (text == end || end - text > 18)
+        return false;
+    for (; text < end; text++) {
+        if (*text < '0' || *text > '9')
+            return false;
+        *length = *length * 10 + (uint64_t)(*text - '0');
+    }
+    return true;
+}
+
 /** Refuses a body that says it is too large, before its bytes come; makes room for the others. */
 static enum sl_http_verdict http_expect_length(sl_http_transfer *transfer, const char *line,
                                                size_t size)
@@ -379,10 +396,11 @@ static enum sl_http_verdict http_expect_length(sl_http_transfer *transfer, const
     static const char name[] = "content-length:";
     if (size < sizeof name || strncasecmp(line, name, sizeof name - 1) != 0)
         return SL_HTTP_GO_ON;
-    char digits[24] = {0};
-    size_t length = size - (sizeof name - 1);
-    memcpy(digits, line + sizeof name - 1, length < sizeof digits - 1 ? length : sizeof digits - 1);
-    uint64_t expected = strtoull(digits, NULL, 10);
+    uint64_t expected;
+    if (!http_read_length(line + sizeof name - 1, line + size, &expected)) {
+        sl_http_failure_set(transfer, "ProtocolError", "head", "a length that is no number");
+        return SL_HTTP_ABORT;
+    }
     if (transfer->has_length && expected != transfer->length) {
         sl_http_failure_set(transfer, "ProtocolError", "head", "two lengths that differ");
         return SL_HTTP_ABORT;
