@@ -79,6 +79,7 @@ describe("a loop", function()
   case("loops", "woken", "of the library is woken by another thread")
   case("loops", "own_timers", "of the host's drives timers")
   case("loops", "own_sockets", "of the host's drives sockets")
+  case("loops", "own_full", "of the host's that can watch no more fails requests, not the instance")
 end)
 
 describe("an example", function()

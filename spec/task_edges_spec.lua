@@ -35,6 +35,17 @@ describe("the edge of a scope", function()
   end)
 end)
 
+describe("task.timeout", function()
+  simulated("takes a limit in the past for none at all", function()
+    for _, seconds in ipairs { 0, -1, -math.huge } do
+      local value, err = task.timeout(seconds, function() task.sleep(1) return "late" end)
+      assert.is_nil(value)
+      assert.are.equal("TimeoutError", err.kind)
+    end
+    assert.are.equal("in time", task.timeout(math.huge, function() task.sleep(1) return "in time" end))
+  end)
+end)
+
 describe("a group", function()
   simulated("waits for a task that was spawned after its last one had ended", function()
     local group = task.group()

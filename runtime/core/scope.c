@@ -48,6 +48,13 @@ void sl_scope_init(sl_scope *scope, sl_task *owner, sl_scope *outer)
         scope->serial = ++owner->core->serial;
 }
 
+void sl_scope_release(lua_State *L, sl_scope *scope)
+{
+    luaL_unref(L, LUA_REGISTRYINDEX, scope->reason_ref);
+    luaL_unref(L, LUA_REGISTRYINDEX, scope->error_ref);
+    scope->reason_ref = scope->error_ref = LUA_NOREF;
+}
+
 void sl_scope_add(sl_scope *scope, sl_task *task)
 {
     task->parent = scope;
@@ -253,9 +260,7 @@ static int scope_results(lua_State *L, scope_object *object)
         scope->owner->clock = object->outer_clock;
         scope->owner->since = object->outer_since;
     }
-    if (scope->reason_ref > 0)
-        luaL_unref(L, LUA_REGISTRYINDEX, scope->reason_ref);
-    scope->reason_ref = LUA_NOREF;
+    sl_scope_release(L, scope);
     if (!scope->failed)
         return lua_gettop(L) - 2;
     if (sl_error_origin(L, -1) != scope->serial)
@@ -365,6 +370,8 @@ int l_scope_timeout(lua_State *L)
     scope_object *object = scope_enter(L, task, SCOPE_TIMEOUT);
     sl_scope *scope = &object->scope;
     scope->limit = (float)seconds;
+    if (seconds < 0)
+        seconds = 0;
     if (seconds < 1e12) {
         int64_t due = clock_now(task->clock) + (int64_t)(seconds * 1e6);
         if (due < scope->due) {
@@ -459,9 +466,7 @@ static int group_closed(lua_State *L, int status, lua_KContext ctx)
     while (*link != &object->scope)
         link = &(*link)->outer;
     *link = object->scope.outer;
-    if (object->scope.reason_ref > 0)
-        luaL_unref(L, LUA_REGISTRYINDEX, object->scope.reason_ref);
-    object->scope.reason_ref = LUA_NOREF;
+    sl_scope_release(L, &object->scope);
     lua_pushnil(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, object);
     return 0;
@@ -538,22 +543,25 @@ static sl_task *leaf_of(const sl_scope *scope)
     return leaf;
 }
 
-static void abandon_children(sl_scope *root)
+static void abandon_children(sl_core *core, sl_scope *root)
 {
     sl_task *task;
     while ((task = leaf_of(root)) != NULL) {
-        for (sl_scope *scope = task->scope; scope != &task->base; scope = scope->outer)
+        for (sl_scope *scope = task->scope; scope != &task->base; scope = scope->outer) {
             ((scope_object *)scope)->closed = true;
+            sl_scope_release(core->L, scope);
+        }
         sl_task_abandon(task);
     }
 }
 
 void sl_scopes_abandon(sl_core *core)
 {
-    abandon_children(&core->root);
+    abandon_children(core, &core->root);
     while (core->groups) {
         scope_object *group = (scope_object *)core->groups;
-        abandon_children(&group->scope);
+        abandon_children(core, &group->scope);
+        sl_scope_release(core->L, &group->scope);
         core->groups = group->scope.outer;
         group->closed = true;
         lua_pushnil(core->L);

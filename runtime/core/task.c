@@ -227,9 +227,7 @@ static int task_end(lua_State *L, sl_task *task)
     }
     if (task->results > 0)
         lua_setiuservalue(L, 1, 1);
-    if (task->base.reason_ref > 0)
-        luaL_unref(L, LUA_REGISTRYINDEX, task->base.reason_ref);
-    task->base.reason_ref = LUA_NOREF;
+    sl_scope_release(L, &task->base);
     task->state = SL_TASK_ENDED;
     sl_scope_remove(task);
     sl_waitlist_wake(&task->joiners, SIZE_MAX);
@@ -307,6 +305,7 @@ static void task_forget(sl_task *task)
     task->failed = true;
     task->results = 0;
     task->state = SL_TASK_ENDED;
+    sl_scope_release(task->core->L, &task->base);
     sl_scope_remove(task);
     sl_waitlist_wake(&task->joiners, SIZE_MAX);
     sl_clock_release(task->clock);

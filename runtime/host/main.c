@@ -64,7 +64,8 @@ static void raise_descriptor_limit(void)
     }
 }
 
-/** glibc gives memory back and faults it in again at each wave of requests: a quarter of their CPU. */
+/** glibc gives memory back and faults it in again at each wave of requests: a quarter of their CPU.
+ */
 static void keep_memory(void)
 {
     mallopt(M_TRIM_THRESHOLD, 64 << 20);

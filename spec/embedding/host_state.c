@@ -174,7 +174,10 @@ static void registry_is_clean(void)
             "local group = task.group()\n"
             "for i = 1, 50 do group:spawn(task.sleep, 0.001) group:spawn(task.shield, task.sleep, "
             "9) end\n"
-            "for i = 1, 50 do task.spawn(task.sleep, 0.001) end",
+            "for i = 1, 50 do task.spawn(task.sleep, 0.001) end\n"
+            "group:spawn(task.shield, task.sleep, 9):cancel {}\n"
+            "group:spawn(task.shield, task.scope, function(scope)\n"
+            "  scope:cancel {} task.shield(task.sleep, 9) end)",
             &end);
         CHECK(end.status == SLUICE_OK);
         CHECK(spawn(s, "require 'sluice.task'.shield(require 'sluice.task'.sleep, 9)", &end) > 0);

@@ -62,7 +62,7 @@ static void woken(void)
 /** A host's loop over poll(2). */
 typedef struct poll_loop {
     struct pollfd fds[64];
-    int count;
+    int count, most;
     long delay;
     long watches;
 } poll_loop;
@@ -79,7 +79,7 @@ static int loop_watch(void *user, int fd, unsigned events)
         loop->fds[at] = loop->fds[--loop->count];
         return 0;
     }
-    if (at == 64)
+    if (at == loop->most)
         return -1;
     if (at == loop->count)
         loop->count++;
@@ -136,6 +136,7 @@ static sluice *open_looped(poll_loop *loop)
     sluice *s = NULL;
     memset(loop, 0, sizeof *loop);
     loop->delay = -1;
+    loop->most = 64;
     CHECK(sluice_new(&s, &options) == SLUICE_OK);
     return s;
 }
@@ -193,8 +194,43 @@ static void own_sockets(void)
     CHECK(loop.count == 0 && loop.watches > 10);
 }
 
+/* A loop that can watch nothing more: whoever wants to is told, and nothing waits for ever. */
+static void own_full(void)
+{
+    for (int most = 1; most <= 5; most++) {
+        poll_loop loop;
+        sluice *s = open_looped(&loop);
+        outcome end;
+        loop.most = most;
+        CHECK(
+            spawn(
+                s,
+                "local task, http, web = require 'sluice.task', require 'sluice.http', "
+                "require 'sluice.web'\n"
+                "return (pcall(function()\n"
+                "  local app = web.app()\n"
+                "  app:get('/', function() return { status = 200, body = 'x' } end)\n"
+                "  local server = assert(app:listen '127.0.0.1:0')\n"
+                "  assert(http.request { url = 'http://' .. server.address .. '/', timeout = 2 })\n"
+                "  server:stop(1)\n"
+                "end))",
+                &end) > 0);
+        loop_run(s, &loop, &end);
+        CHECK(end.status == SLUICE_OK);
+        fprintf(stderr, "%d descriptors: %s\n", most, end.text);
+        CHECK(most > 2 || strcmp(end.text, "false") == 0);
+        CHECK(most < 5 || strcmp(end.text, "true") == 0);
+        sluice_delete(s);
+        CHECK(loop.count == 0);
+    }
+}
+
 static const test_case cases[] = {
-    {"due", due}, {"woken", woken}, {"own_timers", own_timers}, {"own_sockets", own_sockets},
+    {"due", due},
+    {"woken", woken},
+    {"own_timers", own_timers},
+    {"own_sockets", own_sockets},
+    {"own_full", own_full},
     {NULL, NULL},
 };
 
