@@ -77,6 +77,7 @@ help:
 	@echo 'make asan       the specs under AddressSanitizer and UBSan, with leak detection'
 	@echo 'make bench      figures, as ratios against peers in the same run'
 	@echo 'make fuzz       each fuzzer for FUZZ_TIME seconds'
+	@echo 'make WITHOUT=server BUILD=build/small test    the same without the web server'
 	@echo 'make install    PREFIX= and DESTDIR= as usual; make uninstall takes it away'
 	@echo 'make all        build/sluice, build/libsluice.a, build/libsluice.so'
 

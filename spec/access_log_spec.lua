@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- The access log of the web server: a line for each request, whatever became of it.
+local describe = require("support").needing("server", describe, pending)
 
 local fixture = require "server_fixture"
 local json = require "sluice.json"
@@ -168,6 +169,15 @@ describe("server: access log", function()
     server:close()
     assert.equal(20, #lines)
     for _, c in ipairs(clients) do c:close() end
+  end)
+
+  it("counts the refusals that were not kept", function()
+    local access = require "sluice.web.access"
+    access.log_refused({ status = 400, bytes = 9, seconds = 0.0015, remote = "unix:" }, 3)
+    assert.same({ 400, 9, 1.5, "unix:", 3 },
+      { lines[1].status, lines[1].bytes, lines[1].duration_ms, lines[1].remote, lines[1].not_logged })
+    access.log({ method = "GET", path = "/", id = "i" }, nil, nil, 0, 0, false)
+    assert.same({ 499, "i", nil }, { lines[2].status, lines[2].request_id, lines[2].cut })
   end)
 
   it("keeps a bounded number of notes, and says how many it lost", function()

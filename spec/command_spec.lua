@@ -154,6 +154,15 @@ describe("sluice", function()
     assert.are.equal("", result.out)
   end)
 
+  it("says what make WITHOUT= left out", function()
+    if support.has "server" then return pending "this build leaves nothing out" end
+    local result = support.sluice("-e", "print(pcall(require, 'sluice.core.server'))")
+    assert.matches("module 'sluice.core.server' was left out of this build", result.out)
+    result = support.sluice("-e", "require('sluice.web').app():listen '127.0.0.1:0'")
+    assert.are.equal(1, result.status)
+    assert.matches("sluice.core.server' was left out of this build", result.err)
+  end)
+
   it("has lua-cjson built in", function()
     local chunk = "print(require'cjson'.decode'[null]'[1] == require'sluice.json'.null)"
     local result = support.sluice("-e", chunk)

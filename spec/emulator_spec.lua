@@ -12,6 +12,7 @@ local log = require "sluice.log"
 local response = require "sluice.response"
 local routes = require "sluice.emulator.routes"
 local secret = require "sluice.secret"
+local support = require "support"
 local task = require "sluice.task"
 local web = require "sluice.web"
 
@@ -536,7 +537,7 @@ describe("the command", function()
   end
 end)
 
-describe("the command, serving", function()
+support.needing("server", describe, pending)("the command, serving", function()
   -- Runs the command as a task; gives what it wrote to standard output, line by line.
   local function serve(arguments, use)
     local lines, written = task.channel(10), io.stdout

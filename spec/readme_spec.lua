@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- What the README shows works as it stands, against the emulator.
+local describe = require("support").needing("server", describe, pending)
 local emulator = require "sluice.emulator"
 local http = require "sluice.http"
 local settings = require "sluice.settings"

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- The web server's limits and ends: bodies, clients that leave, time, stopping.
+local describe = require("support").needing("server", describe, pending)
 
 local fixture = require "server_fixture"
 local raw = require "raw_http"

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Connections in their thousands that say nothing: what they cost, and how they end.
+local describe = require("support").needing("server", describe, pending)
 
 local fixture = require "server_fixture"
 local support = require "support"

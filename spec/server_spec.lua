@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- The web server over real sockets: what it accepts and refuses, and what it answers.
+local describe = require("support").needing("server", describe, pending)
 
 local errors = require "sluice.errors"
 local fixture = require "server_fixture"

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- The web server over TLS: our own client, the openssl command, and clients that break the rules.
+local describe = require("support").needing("server", describe, pending)
 
 local fixture = require "server_fixture"
 local http = require "sluice.http"

@@ -53,6 +53,19 @@ function support.sluice(...)
   return support.shell(support.quote(support.binary) .. " " .. table.concat(words, " ") .. " </dev/null")
 end
 
+---Whether this build has a module that `make WITHOUT=` can leave out: "server".
+function support.has(module)
+  return (pcall(require, "sluice.core." .. module))
+end
+
+---busted's describe, for specs of what needs such a module: without it they are pending, with the reason.
+function support.needing(module, describe, pending)
+  if support.has(module) then return describe end
+  return function(name)
+    pending(("%s: this build has no %s"):format(name, module), function() end)
+  end
+end
+
 ---The descriptors that this process holds, as a count.
 function support.descriptors()
   local listing = assert(io.popen "ls /proc/$PPID/fd | wc -l")
