@@ -10,7 +10,8 @@ local flags = os.getenv "SLUICE_CFLAGS" or "-O1 -g"
 local scale = os.getenv "SLUICE_SLOW" and "CYCLES=200 FAIL_STEP=7 " or ""
 
 -- What a host's link line needs beside libsluice.a.
-local libraries = "-llua5.4 " .. (os.getenv "SLUICE_LIBS" or "-lcurl -lssl -lcrypto -lcares -lev -lm -ldl -pthread")
+local libraries = "-llua5.4 "
+  .. (os.getenv "SLUICE_LIBS" or "-lcurl -lssl -lcrypto -lcares -lev -lm -ldl -pthread")
 
 local built = {}
 
@@ -28,8 +29,10 @@ local function build(name)
   return program
 end
 
-local function case(program, name, what)
+-- `needs`: a module of `make WITHOUT=` that the program uses.
+local function case(program, name, what, needs)
   it(what, function()
+    if needs and not support.has(needs) then return pending("this build has no " .. needs) end
     local result = support.shell(scale .. support.quote(build(program)) .. " " .. name)
     if result.status ~= 0 or result.out ~= "ok\n" then
       error(("%s %s: status %s\n%s%s"):format(program, name, result.status, result.out, result.err), 0)
@@ -58,7 +61,7 @@ describe("an instance", function()
 end)
 
 describe("an instance's limits", function()
-  case("limits", "refused", "let it reach nothing outside by default")
+  case("limits", "refused", "let it reach nothing outside by default", "server")
   case("limits", "granted", "are what the host grants")
   case("limits", "memory_limit", "stop a chunk that takes too much memory, not the instance")
   case("limits", "failing_once", "hold when an allocation fails")
@@ -68,7 +71,7 @@ end)
 describe("an instance in a host's own Lua", function()
   case("host_state", "restored", "leaves it as it was")
   case("host_state", "one_at_a_time", "is the only one")
-  case("host_state", "outlived", "may be outlived by what scripts left there")
+  case("host_state", "outlived", "may be outlived by what scripts left there", "server")
   case("host_state", "registry_is_clean", "leaves no references there")
   case("host_state", "pumped_from_lua", "may be pumped from Lua")
   case("host_state", "kept_functions", "does not yield to functions of coroutines that are not its own")
@@ -78,8 +81,8 @@ describe("a loop", function()
   case("loops", "due", "of the library waits until a timer is due")
   case("loops", "woken", "of the library is woken by another thread")
   case("loops", "own_timers", "of the host's drives timers")
-  case("loops", "own_sockets", "of the host's drives sockets")
-  case("loops", "own_full", "of the host's that can watch no more fails requests, not the instance")
+  case("loops", "own_sockets", "of the host's drives sockets", "server")
+  case("loops", "own_full", "of the host's that can watch no more fails requests, not the instance", "server")
 end)
 
 describe("an example", function()
@@ -93,6 +96,7 @@ describe("an example", function()
   end)
 
   it("drives sluice from a loop of its own", function()
+    if not support.has "server" then return pending "this build has no server" end
     local result = support.shell(support.quote(support.build .. "/examples/own_loop"))
     assert.are.equal("", result.err)
     assert.are.equal(0, result.status)

@@ -81,6 +81,7 @@ describe("sluice.run", function()
   end)
 
   it("runs again and again, with sockets, and leaves nothing", function()
+    if not support.has "server" then return pending "this build has no server" end
     prints("hi hi hi\ntrue\n", [[
       local function references()
         collectgarbage()
@@ -151,7 +152,9 @@ describe("the rock", function()
   it("has the opening functions of every module, and no Lua of its own", function()
     local listing = support.shell("nm -D --defined-only " .. quote(support.build .. "/sluice.so")).out
     for _, name in ipairs { "task", "json", "http", "server", "socket", "system", "terminal", "backoff" } do
-      assert.matches(" T luaopen_sluice_core_" .. name .. "\n", listing)
+      if name ~= "server" or support.has "server" then
+        assert.matches(" T luaopen_sluice_core_" .. name .. "\n", listing)
+      end
     end
     assert.is_nil(listing:match " T lua_")
     for name in listing:gmatch " T (%S+)" do assert.matches("^luaopen_sluice_core_", name) end
