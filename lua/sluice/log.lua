@@ -116,18 +116,28 @@ local function sorted_names(fields)
   return names
 end
 
+-- The members of the line, each by itself: one that JSON cannot hold must not take the others along.
+local function encode_each(cleaned)
+  local parts = {}
+  for _, name in ipairs(sorted_names(cleaned)) do
+    parts[#parts + 1] = encode(name) .. ":" .. encode(cleaned[name])
+  end
+  return table.concat(parts, ",")
+end
+
+local SORTED = { canonical = true }
+
+local function encode_fields(cleaned)
+  local ok, text = pcall(require("sluice.json").encode, cleaned, SORTED)
+  if ok and text:byte() == 0x7B then return text:sub(2, -2) end
+  return encode_each(cleaned)
+end
+
 local function line_of(level, event, fields)
   local now = require("sluice.core.system").utc(require("sluice.task").wall())
-  local parts = {
-    ('{"time":"%s","level":"%s","event":%s'):format(now, level, encode(secret.mask(tostring(event)))),
-  }
-  if fields then
-    local cleaned = clean_table(fields, 0)
-    for _, name in ipairs(sorted_names(cleaned)) do
-      parts[#parts + 1] = encode(name) .. ":" .. encode(cleaned[name])
-    end
-  end
-  return table.concat(parts, ",") .. "}\n"
+  local members = fields and encode_fields(clean_table(fields, 0)) or ""
+  return ('{"time":"%s","level":"%s","event":%s%s%s}\n'):format(
+    now, level, encode(secret.mask(tostring(event))), members == "" and "" or ",", members)
 end
 
 local function emit(level, event, fields)
