@@ -34,11 +34,6 @@ describe("system", function()
     assert.is_true(math.abs(sum / 10000 - 0.5) < 0.03)
   end)
 
-  it("tells what is a terminal", function()
-    assert.is_boolean(system.isatty(2))
-    assert.is_false(system.isatty(999))
-  end)
-
   it("reads a small file, and says why not", function()
     local path = os.tmpname()
     local file = assert(io.open(path, "wb"))

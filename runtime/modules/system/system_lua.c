@@ -100,15 +100,6 @@ static int l_system_random_float(lua_State *L)
     return 1;
 }
 
-/* isatty(fd) -> boolean */
-static int l_system_isatty(lua_State *L)
-{
-    lua_Integer descriptor = luaL_checkinteger(L, 1);
-    luaL_argcheck(L, descriptor >= 0 && descriptor <= 1 << 20, 1, "a file descriptor expected");
-    lua_pushboolean(L, isatty((int)descriptor));
-    return 1;
-}
-
 static int push_errno(lua_State *L, int code)
 {
     lua_pushnil(L);
@@ -195,7 +186,6 @@ static const luaL_Reg system_functions[] = {
     {"getenv", l_system_getenv},
     {"wall", l_system_wall},
     {"random", l_system_random},
-    {"isatty", l_system_isatty},
     {"read_file", l_system_read_file},
     {"utc", l_system_utc},
     {NULL, NULL},
