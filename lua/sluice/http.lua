@@ -59,9 +59,22 @@ local REQUEST = {
   redirect_to_http = "boolean?",
 }
 
+local function is_proxy(value)
+  local good = value == false or type(value) == "string" or secret.is(value)
+  return good, "a string, a sluice.secret or false"
+end
+
 local CLIENT = {
   max_connections = "count?",
   max_per_host = "count?",
+  max_waiting = "count?",
+  cert = "string?",
+  key = "string?",
+  key_password = "text?",
+  proxy = is_proxy,
+  no_proxy = "string?",
+  unix = "string?",
+  http2 = "boolean?",
   ca_file = "string?",
   verify = "boolean?",
   timeout = "number|table?",
@@ -385,10 +398,47 @@ function metatable.__close(self)
   self:close()
 end
 
+-- No proxy reaches what is on this machine: an emulator, a model beside us.
+local LOOPBACK = "localhost,127.0.0.0/8,[::1]"
+
+-- The proxies for the engine, by option or from the environment: in lower case first, as curl does;
+-- HTTP_PROXY is not read, because a web server makes one of a caller's "Proxy:" header.
+local function proxies_of(given)
+  if given.proxy ~= nil or given.unix then
+    local proxy = given.proxy or nil
+    return proxy, proxy, given.no_proxy
+  end
+  local get = require("sluice.settings").get
+  local all = get "all_proxy" or get "ALL_PROXY"
+  local exempt = given.no_proxy or get "no_proxy" or get "NO_PROXY"
+  exempt = exempt and exempt .. "," .. LOOPBACK or LOOPBACK
+  return get "http_proxy" or all, get "https_proxy" or get "HTTPS_PROXY" or all, exempt
+end
+
+-- What core.open reads.
+local ENGINE = {
+  "max_connections", "max_per_host", "max_waiting", "ca_file", "cert", "key", "unix", "http2", "dns_servers",
+  "dns_over_tcp",
+}
+
+local function engine_options(given)
+  local made = {}
+  for _, name in ipairs(ENGINE) do made[name] = given[name] end
+  local http_proxy, https_proxy, no_proxy = proxies_of(given)
+  made.http_proxy, made.https_proxy = secret.reveal(http_proxy), secret.reveal(https_proxy)
+  made.no_proxy, made.key_password = no_proxy, secret.reveal(given.key_password)
+  return made
+end
+
 ---Makes a client with a pool of its own.
 ---
 ---Options: `max_connections` and `max_per_host` (requests at once; the others wait, see
----timeout.queue; no limit), `ca_file` (authorities in PEM), `verify`, `timeout` and `max_response`
+---timeout.queue; no limit), `max_waiting` (how many may wait, those beyond it fail at once with
+---QueueFull; no limit), `http2` (where a TLS server offers it; false), `proxy`
+---("http://user:password@host:port", https:// or socks5h://, as a text or a secret; false: none; nil:
+---what the environment says where we may read it: http_proxy, https_proxy, all_proxy), `no_proxy`
+---("host,.domain,10.0.0.0/8,*"), `unix` (a socket's path: every request goes there), `cert`, `key` and
+---`key_password` (ours, in PEM, for each server that asks), `ca_file` (authorities in PEM), `verify`, `timeout` and `max_response`
 ---(what its requests have when they say nothing), `dns_servers` ("ADDRESS[:PORT],..." instead of the
 ---system's), `dns_over_tcp` (false), `redirects` (as in a request, for :handle too).
 ---@param given? table
@@ -396,7 +446,7 @@ end
 function http.client(given)
   given = options.check("http.client", given, CLIENT)
   options.timeout("http.client", given.timeout)
-  local engine, reason = core.open(given)
+  local engine, reason = core.open(engine_options(given))
   if not engine then error("http.client: " .. reason, 2) end
   local defaults = { timeout = given.timeout, max_response = given.max_response, verify = given.verify }
   return setmetatable({

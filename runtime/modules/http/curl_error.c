@@ -149,6 +149,11 @@ void sl_curl_report(sl_http_transfer *transfer, CURLcode code, long system_error
         break;
     case CURLE_SEND_ERROR:
     case CURLE_RECV_ERROR:
+        if (strstr(detail, "CONNECT") && transfer->state == SL_HTTP_CONNECTING) {
+            curl_report_detail(transfer, "ConnectError", "connect", code, detail);
+            break;
+        }
+        /* fall through */
     case CURLE_GOT_NOTHING:
     case CURLE_PARTIAL_FILE:
     case CURLE_SEND_FAIL_REWIND:
@@ -160,7 +165,11 @@ void sl_curl_report(sl_http_transfer *transfer, CURLcode code, long system_error
     case CURLE_OUT_OF_MEMORY:
         curl_report_no_memory(transfer);
         break;
+    case CURLE_PROXY:
+        curl_report_detail(transfer, "ConnectError", "connect", code, detail);
+        break;
     case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_RESOLVE_PROXY:
         curl_report_detail(transfer, "ConnectError", "resolve", code, detail);
         break;
     default:

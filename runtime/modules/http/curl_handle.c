@@ -28,7 +28,9 @@ static bool curl_is_stale(sl_curl_handle *handle, int local_port)
 {
     long connections = 1;
     curl_easy_getinfo(handle->easy, CURLINFO_NUM_CONNECTS, &connections);
-    return connections == 0 && sl_curl_census_has_bytes(&handle->wire->census, local_port);
+    bool may_share = handle->wire->http2 && handle->transfer->target->secure;
+    return connections == 0 && !may_share &&
+           sl_curl_census_has_bytes(&handle->wire->census, local_port);
 }
 
 static int curl_on_prereq(void *user, char *remote, char *local, int remote_port, int local_port)
@@ -84,6 +86,21 @@ static void curl_set_tls(const sl_curl_handle *handle)
     curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     curl_easy_setopt(easy, CURLOPT_CAINFO, handle->wire->ca_file);
     curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    curl_easy_setopt(easy, CURLOPT_PROXY_CAPATH, NULL);
+    curl_easy_setopt(easy, CURLOPT_PROXY_CAINFO, handle->wire->ca_file);
+    curl_easy_setopt(easy, CURLOPT_SSLCERT, handle->wire->certificate);
+    curl_easy_setopt(easy, CURLOPT_SSLKEY, handle->wire->key);
+    curl_easy_setopt(easy, CURLOPT_KEYPASSWD, handle->wire->key_password);
+}
+
+static void curl_set_protocol(const sl_curl_handle *handle)
+{
+    CURL *easy = handle->easy;
+    long version = handle->wire->http2 ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1;
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, version);
+    /* rather wait for a connection that may take more streams than open another */
+    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, handle->wire->http2 ? 1L : 0L);
+    curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, handle->wire->unix_path);
 }
 
 /** The options that are the same for every transfer. */
@@ -98,7 +115,9 @@ static void curl_set_constants(sl_curl_handle *handle)
     curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     /* an empty proxy: libcurl would read the environment, which is a capability */
     curl_easy_setopt(easy, CURLOPT_PROXY, "");
-    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
+    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    curl_set_protocol(handle);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "sluice");
     /* every one that this libcurl knows */
     curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
@@ -268,15 +287,17 @@ static void curl_set_verification(sl_curl_handle *handle, const sl_http_transfer
 /** Hands the addresses over, so that libcurl resolves nothing: it would start a thread. */
 static bool curl_set_addresses(sl_curl_handle *handle, const sl_http_transfer *transfer)
 {
-    const char *addresses = transfer->target->named ? transfer->lookup.addresses : NULL;
+    const char *addresses = transfer->lookup.addresses;
     if (!addresses) {
         if (handle->has_resolve)
             curl_easy_setopt(handle->easy, CURLOPT_RESOLVE, NULL);
         handle->has_resolve = false;
         return true;
     }
-    const sl_http_host *host = transfer->target->host;
-    size_t size = strlen(host->name) + strlen(addresses) + 10;
+    const sl_http_proxy *proxy = transfer->proxy;
+    const char *name = proxy ? proxy->host : transfer->target->host->name;
+    unsigned port = proxy ? proxy->port : transfer->target->host->port;
+    size_t size = strlen(name) + strlen(addresses) + 10;
     if (size > handle->resolve_capacity) {
         char *text = sl_realloc(handle->wire->core, handle->resolve.data, size);
         if (!text)
@@ -285,7 +306,7 @@ static bool curl_set_addresses(sl_curl_handle *handle, const sl_http_transfer *t
         handle->resolve_capacity = size;
     }
     /* "+": the entry may grow old, the one of a later transfer replaces it */
-    snprintf(handle->resolve.data, size, "+%s:%u:%s", host->name, host->port, addresses);
+    snprintf(handle->resolve.data, size, "+%s:%u:%s", name, port, addresses);
     curl_easy_setopt(handle->easy, CURLOPT_RESOLVE, &handle->resolve);
     handle->has_resolve = true;
     return true;
@@ -299,6 +320,14 @@ static void curl_set_encoding(sl_curl_handle *handle, const sl_http_transfer *tr
     curl_easy_setopt(handle->easy, CURLOPT_ACCEPT_ENCODING, handle->is_raw ? NULL : "");
 }
 
+static void curl_set_proxy(sl_curl_handle *handle, const sl_http_transfer *transfer)
+{
+    if (handle->proxy == transfer->proxy)
+        return;
+    handle->proxy = transfer->proxy;
+    curl_easy_setopt(handle->easy, CURLOPT_PROXY, handle->proxy ? handle->proxy->url : "");
+}
+
 int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer)
 {
     CURL *easy = handle->easy;
@@ -306,6 +335,7 @@ int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer)
     curl_easy_setopt(easy, CURLOPT_CURLU, transfer->target->url);
     curl_set_method(handle, transfer);
     curl_set_encoding(handle, transfer);
+    curl_set_proxy(handle, transfer);
     if (transfer->target->secure)
         curl_set_verification(handle, transfer);
     /* the engine's timer is the limit; libcurl's shares its time out among several addresses */

@@ -15,6 +15,9 @@ struct sl_curl_socket {
 enum {
     /** Connections kept from the start; never fewer than ran at once, or they would be closed. */
     CURL_LEAST_KEPT = 64,
+    /** Requests at once on a connection of HTTP/2: more of them wait for each other, fewer cost
+     * handshakes. */
+    CURL_STREAMS = 8,
 };
 
 /* The one process-wide state, and libcurl forces it; libcurl 7.84 and later lock inside as well. */
@@ -23,6 +26,29 @@ static pthread_once_t curl_started = PTHREAD_ONCE_INIT;
 static void curl_start_process(void)
 {
     curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+/* ---- connections of HTTP/2 ---- */
+
+/** libcurl opens a connection for each request that finds the others' streams taken; here only as
+ * many as the requests need. Its limit is for every host of a multi, so HTTP/1 ends it. */
+static void curl_limit_connections(sl_curl_wire *wire, bool is_http1)
+{
+    if (!wire->http2 || wire->met_http1)
+        return;
+    wire->met_http1 = is_http1;
+    long most = is_http1 ? 0 : (long)(wire->running + CURL_STREAMS) / CURL_STREAMS;
+    curl_multi_setopt(wire->multi, CURLMOPT_MAX_HOST_CONNECTIONS, most);
+}
+
+static void curl_note_version(sl_curl_handle *handle)
+{
+    long version = 0;
+    if (!handle->wire->http2 || handle->wire->met_http1)
+        return;
+    curl_easy_getinfo(handle->easy, CURLINFO_HTTP_VERSION, &version);
+    if (version == CURL_HTTP_VERSION_1_1 || version == CURL_HTTP_VERSION_1_0)
+        curl_limit_connections(handle->wire, true);
 }
 
 /* ---- finished transfers ---- */
@@ -51,6 +77,7 @@ static void curl_read_times(sl_curl_handle *handle)
 static void curl_detach(sl_curl_handle *handle)
 {
     curl_read_times(handle);
+    curl_note_version(handle);
     curl_multi_remove_handle(handle->wire->multi, handle->easy);
     handle->transfer->wire = NULL;
     handle->wire->running--;
@@ -187,6 +214,7 @@ static int curl_wire_start(sl_http_wire *base, sl_http_transfer *transfer)
     sl_curl_handle *handle = sl_curl_handle_take(wire);
     if (!handle)
         return -1;
+    curl_limit_connections(wire, !transfer->target->secure);
     if (sl_curl_handle_prepare(handle, transfer) < 0 ||
         curl_multi_add_handle(wire->multi, handle->easy) != CURLM_OK) {
         sl_curl_handle_give_back(handle);
@@ -246,17 +274,41 @@ static void curl_wire_close(sl_http_wire *base)
         sl_free(wire->core, socket);
     }
     sl_free(wire->core, wire->ca_file);
+    sl_free(wire->core, wire->certificate);
+    sl_free(wire->core, wire->key);
+    sl_free(wire->core, wire->key_password);
+    sl_free(wire->core, wire->unix_path);
     sl_free(wire->core, wire);
 }
 
-static bool curl_wire_init(sl_curl_wire *wire, const char *ca_file)
+/** True too where there is nothing to copy. */
+static bool curl_copy(sl_core *core, char **copy, const char *text)
 {
-    size_t size = strlen(ca_file) + 1;
-    wire->ca_file = sl_alloc(wire->core, size);
+    if (!text)
+        return true;
+    size_t size = strlen(text) + 1;
+    *copy = sl_alloc(core, size);
+    if (*copy)
+        memcpy(*copy, text, size);
+    return *copy != NULL;
+}
+
+static bool curl_wire_init(sl_curl_wire *wire, const sl_http_engine_options *options)
+{
+    /* Debian's bundle: its default directory of authorities would cost 21 ms at each new
+     * connection, because libcurl then keeps no parsed store */
+    static const char bundle[] = "/etc/ssl/certs/ca-certificates.crt";
+    sl_core *core = wire->core;
+    wire->http2 = options->http2;
     wire->multi = curl_multi_init();
-    if (!wire->ca_file || !wire->multi)
+    if (!wire->multi ||
+        !curl_copy(core, &wire->ca_file, options->ca_file ? options->ca_file : bundle) ||
+        !curl_copy(core, &wire->certificate, options->certificate) ||
+        !curl_copy(core, &wire->key, options->key) ||
+        !curl_copy(core, &wire->key_password, options->key_password) ||
+        !curl_copy(core, &wire->unix_path, options->unix_path))
         return false;
-    memcpy(wire->ca_file, ca_file, size);
+    curl_multi_setopt(wire->multi, CURLMOPT_MAX_CONCURRENT_STREAMS, (long)CURL_STREAMS);
     wire->max_connects = CURL_LEAST_KEPT;
     curl_multi_setopt(wire->multi, CURLMOPT_MAXCONNECTS, wire->max_connects);
     curl_multi_setopt(wire->multi, CURLMOPT_SOCKETFUNCTION, curl_on_socket);
@@ -266,11 +318,8 @@ static bool curl_wire_init(sl_curl_wire *wire, const char *ca_file)
     return true;
 }
 
-sl_http_wire *sl_http_curl_open(sl_core *core, const char *ca_file)
+sl_http_wire *sl_http_curl_open(sl_core *core, const sl_http_engine_options *options)
 {
-    /* Debian's bundle: its default directory of authorities would cost 21 ms at each new
-     * connection, because libcurl then keeps no parsed store */
-    static const char bundle[] = "/etc/ssl/certs/ca-certificates.crt";
     pthread_once(&curl_started, curl_start_process);
     sl_curl_wire *wire = sl_alloc_array(core, 1, sizeof *wire);
     if (!wire)
@@ -284,7 +333,7 @@ sl_http_wire *sl_http_curl_open(sl_core *core, const char *ca_file)
         .count = curl_wire_count,
         .close = curl_wire_close,
     };
-    if (curl_wire_init(wire, ca_file ? ca_file : bundle))
+    if (curl_wire_init(wire, options))
         return &wire->base;
     curl_wire_close(&wire->base);
     return NULL;

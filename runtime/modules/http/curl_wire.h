@@ -3,6 +3,7 @@
 #ifndef SL_HTTP_CURL_WIRE_H
 #define SL_HTTP_CURL_WIRE_H
 
+#include "proxy.h"
 #include "target.h"
 #include "wire.h"
 
@@ -29,6 +30,12 @@ struct sl_curl_wire {
     /** libcurl's one timer. */
     sl_timer timer;
     char *ca_file;
+    /** NULL where there is none. */
+    char *certificate, *key, *key_password, *unix_path;
+    bool http2;
+    /** Of a wire with http2: it has met HTTP/1 as well, where a request needs its own connection.
+     */
+    bool met_http1;
     /** Easy handles for the next transfers, options set. */
     sl_curl_handle *idle;
     size_t idle_count, running;
@@ -55,6 +62,8 @@ struct sl_curl_handle {
     bool is_stale;
     /* options that differ from those of a new handle */
     bool is_head, has_custom, has_resolve, is_unverified, has_ca_file, is_raw;
+    /** Of the wire's engine; NULL: none is set. */
+    const sl_http_proxy *proxy;
     char error[CURL_ERROR_SIZE];
 };
 

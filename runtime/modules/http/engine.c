@@ -64,6 +64,15 @@ static void http_on_lookup(sl_lookup *lookup)
     http_on_resolved((sl_http_transfer *)((char *)lookup - offsetof(sl_http_transfer, lookup)));
 }
 
+static const sl_http_proxy *http_proxy_of(const sl_http_engine *engine,
+                                          const sl_http_target *target)
+{
+    const sl_http_proxy *proxy = target->secure ? &engine->https_proxy : &engine->http_proxy;
+    if (!proxy->url || sl_http_proxy_is_exempt(engine->no_proxy, target->host->name))
+        return NULL;
+    return proxy;
+}
+
 static void http_begin(sl_http_transfer *transfer)
 {
     sl_http_engine *engine = transfer->engine;
@@ -72,13 +81,16 @@ static void http_begin(sl_http_transfer *transfer)
     transfer->has_slot = true;
     transfer->admitted = sl_now(engine->core);
     sl_http_list_move(transfer, &engine->running);
-    if (!transfer->target->named) {
+    transfer->proxy = http_proxy_of(engine, transfer->target);
+    bool named = transfer->proxy ? transfer->proxy->named : transfer->target->named;
+    if (!named || engine->is_local) {
         http_connect(transfer);
         return;
     }
+    const char *name = transfer->proxy ? transfer->proxy->host : transfer->target->host->name;
     transfer->state = SL_HTTP_RESOLVING;
     transfer->lookup.on_done = http_on_lookup;
-    if (sl_lookup_start(engine->resolver, &transfer->lookup, transfer->target->host->name))
+    if (sl_lookup_start(engine->resolver, &transfer->lookup, name))
         http_on_resolved(transfer);
 }
 
@@ -96,6 +108,11 @@ void sl_http_admit(sl_http_transfer *transfer)
     sl_http_engine *engine = transfer->engine;
     if (http_has_room(engine, transfer)) {
         http_begin(transfer);
+    } else if (engine->max_waiting && engine->waiting_count >= engine->max_waiting) {
+        sl_http_failure_set(transfer, "QueueFull", "queue",
+                            "%u requests wait for a connection already (max_waiting)",
+                            engine->max_waiting);
+        sl_http_finish(transfer, SL_HTTP_FAILED);
     } else {
         engine->waiting_count++;
         sl_http_list_move(transfer, &engine->waiting);
@@ -154,6 +171,26 @@ void sl_http_abort(sl_http_transfer *transfer)
 
 /* ---- its life ---- */
 
+static bool http_read_proxies(sl_http_engine *engine, const sl_http_engine_options *options,
+                              const char **reason)
+{
+    sl_core *core = engine->core;
+    const char *wrong = sl_http_proxy_init(core, &engine->http_proxy, options->http_proxy);
+    if (!wrong)
+        wrong = sl_http_proxy_init(core, &engine->https_proxy, options->https_proxy);
+    if (!wrong && options->no_proxy) {
+        size_t size = strlen(options->no_proxy) + 1;
+        engine->no_proxy = sl_alloc(core, size);
+        if (engine->no_proxy)
+            memcpy(engine->no_proxy, options->no_proxy, size);
+        else
+            wrong = "not enough memory";
+    }
+    if (wrong)
+        *reason = wrong;
+    return !wrong;
+}
+
 sl_http_engine *sl_http_engine_open(sl_core *core, const sl_http_engine_options *options,
                                     const char **reason)
 {
@@ -165,9 +202,12 @@ sl_http_engine *sl_http_engine_open(sl_core *core, const sl_http_engine_options 
     engine->targets.core = core;
     engine->max_connections = options->max_connections;
     engine->max_per_host = options->max_per_host;
-    engine->resolver = sl_resolver_open(core, &options->resolver, reason);
+    engine->max_waiting = options->max_waiting;
+    engine->is_local = options->unix_path != NULL;
+    if (http_read_proxies(engine, options, reason))
+        engine->resolver = sl_resolver_open(core, &options->resolver, reason);
     if (engine->resolver) {
-        engine->wire = sl_http_curl_open(core, options->ca_file);
+        engine->wire = sl_http_curl_open(core, options);
         if (engine->wire)
             return engine;
         *reason = "not enough memory";
@@ -201,6 +241,9 @@ void sl_http_engine_close(sl_http_engine *engine)
         engine->wire->close(engine->wire);
     sl_resolver_close(engine->resolver);
     sl_http_targets_fini(&engine->targets);
+    sl_http_proxy_fini(engine->core, &engine->http_proxy);
+    sl_http_proxy_fini(engine->core, &engine->https_proxy);
+    sl_free(engine->core, engine->no_proxy);
     sl_free(engine->core, engine);
 }
 

@@ -25,6 +25,17 @@ typedef struct sl_http_engine_options {
     const char *ca_file;
     /** Requests at once in all, and to one host and port; 0: as many as come. */
     unsigned max_connections, max_per_host;
+    /** Requests that may wait for a slot, beyond it they fail with QueueFull; 0: as many as come.
+     */
+    unsigned max_waiting;
+    /** A certificate of ours and its key in PEM, for every server that asks. */
+    const char *certificate, *key, *key_password;
+    /** Proxies of http and https requests, and the hosts without one: see proxy.h. */
+    const char *http_proxy, *https_proxy, *no_proxy;
+    /** Connects to this socket, whatever the host of the URL is. */
+    const char *unix_path;
+    /** HTTP/2 where a TLS server offers it. */
+    bool http2;
     /** See sl_resolver_options. */
     sl_resolver_options resolver;
 } sl_http_engine_options;
@@ -159,6 +170,8 @@ struct sl_http_transfer {
     sl_http_engine *engine;
     /** Until it is over, as are the two below. */
     sl_http_target *target;
+    /** The engine's; NULL: straight to the target. */
+    const struct sl_http_proxy *proxy;
     /** The header lines, "Name: value", each with a NUL behind it. */
     sl_http_buffer lines;
     char *ca_file;

@@ -65,7 +65,37 @@ static unsigned field_count_of(lua_State *L, int options, const char *name)
     return count < 0 || count > INT_MAX ? INT_MAX : (unsigned)count;
 }
 
-/** { ca_file =, max_connections =, max_per_host =, dns_servers =, dns_over_tcp = } */
+static bool flag_of_field(lua_State *L, int settings, const char *name)
+{
+    lua_getfield(L, settings, name);
+    bool flag = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return flag;
+}
+
+/** Stays in the caller's table for as long as the pointer is used. */
+static const char *text_of_field(lua_State *L, int options, const char *name)
+{
+    lua_getfield(L, options, name);
+    const char *text = luaL_optstring(L, -1, NULL);
+    lua_pop(L, 1);
+    return text;
+}
+
+static void http_read_files(lua_State *L, int index, sl_http_engine_options *options)
+{
+    options->ca_file = text_of_field(L, index, "ca_file");
+    options->certificate = text_of_field(L, index, "cert");
+    options->key = text_of_field(L, index, "key");
+    options->key_password = text_of_field(L, index, "key_password");
+    if (options->ca_file)
+        sl_require_capability(L, SL_CAN_READ_FILES, "http.client: ca_file");
+    if (options->certificate || options->key)
+        sl_require_capability(L, SL_CAN_READ_FILES, "http.client: cert and key");
+}
+
+/** { ca_file =, cert =, key =, key_password =, max_connections =, max_per_host =, max_waiting =,
+ * http_proxy =, https_proxy =, no_proxy =, unix =, http2 =, dns_servers =, dns_over_tcp = } */
 static int l_http_open(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -73,15 +103,16 @@ static int l_http_open(lua_State *L)
     sl_http_engine_options options = {
         .max_connections = field_count_of(L, 1, "max_connections"),
         .max_per_host = field_count_of(L, 1, "max_per_host"),
+        .max_waiting = field_count_of(L, 1, "max_waiting"),
+        .http_proxy = text_of_field(L, 1, "http_proxy"),
+        .https_proxy = text_of_field(L, 1, "https_proxy"),
+        .no_proxy = text_of_field(L, 1, "no_proxy"),
+        .unix_path = text_of_field(L, 1, "unix"),
+        .http2 = flag_of_field(L, 1, "http2"),
+        .resolver.servers = text_of_field(L, 1, "dns_servers"),
+        .resolver.over_tcp = flag_of_field(L, 1, "dns_over_tcp"),
     };
-    lua_getfield(L, 1, "ca_file");
-    options.ca_file = luaL_optstring(L, -1, NULL);
-    lua_getfield(L, 1, "dns_servers");
-    options.resolver.servers = luaL_optstring(L, -1, NULL);
-    lua_getfield(L, 1, "dns_over_tcp");
-    options.resolver.over_tcp = lua_toboolean(L, -1);
-    if (options.ca_file)
-        sl_require_capability(L, SL_CAN_READ_FILES, "http.client: ca_file");
+    http_read_files(L, 1, &options);
     sl_core *core = sl_core_of(L);
     lua_engine *self = lua_newuserdatauv(L, sizeof *self, 1);
     memset(self, 0, sizeof *self);
@@ -240,14 +271,6 @@ static int64_t limit_of_field(lua_State *L, int settings, const char *name)
         return 0;
     int64_t microseconds = seconds > 0 ? (int64_t)(seconds * 1e6) : 0;
     return microseconds > 0 ? microseconds : 1;
-}
-
-static bool flag_of_field(lua_State *L, int settings, const char *name)
-{
-    lua_getfield(L, settings, name);
-    bool flag = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return flag;
 }
 
 static void http_read_settings(lua_State *L, int settings, sl_http_request *request)

@@ -4,6 +4,7 @@
 #define SL_HTTP_PRIVATE_H
 
 #include "engine.h"
+#include "proxy.h"
 #include "target.h"
 #include "wire.h"
 
@@ -16,7 +17,11 @@ struct sl_http_engine {
     sl_http_wire *wire;
     /** Made at the first name, or at once when servers were given. */
     sl_resolver *resolver;
-    unsigned max_connections, max_per_host;
+    unsigned max_connections, max_per_host, max_waiting;
+    sl_http_proxy http_proxy, https_proxy;
+    char *no_proxy;
+    /** By a unix socket: no name is resolved. */
+    bool is_local;
     /** Transfers with a slot. */
     size_t active;
     size_t waiting_count;

@@ -40,7 +40,7 @@ static void target_host_release(sl_http_targets *targets, sl_http_host *host)
     sl_free(targets->core, host);
 }
 
-static bool target_is_name(const char *host)
+bool sl_http_is_name(const char *host)
 {
     static const char local[] = ".localhost";
     size_t length = strlen(host);
@@ -84,7 +84,7 @@ static const char *target_fill(sl_http_targets *targets, sl_http_target *target,
                                const target_parts *parts)
 {
     target->secure = strcmp(parts->scheme, "https") == 0;
-    target->named = target_is_name(parts->host);
+    target->named = sl_http_is_name(parts->host);
     unsigned port = (unsigned)strtoul(parts->port, NULL, 10);
     target->host = target_host(targets, parts->host, port);
     size_t size = strlen(parts->scheme) + strlen(parts->host) + strlen(parts->path) + 16;

@@ -45,6 +45,8 @@ typedef struct sl_http_targets {
     sl_http_host *hosts;
 } sl_http_targets;
 
+/** Whether a host of a URL is a name to resolve: not an address, not localhost. */
+bool sl_http_is_name(const char *host);
 /** With a reference; NULL on failure, `reason` then is a static text. */
 sl_http_target *sl_http_target_get(sl_http_targets *targets, const char *url, size_t size,
                                    const char **reason);

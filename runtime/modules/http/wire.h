@@ -24,7 +24,7 @@ struct sl_http_wire {
 };
 
 /** libcurl's multi. NULL without memory. */
-sl_http_wire *sl_http_curl_open(sl_core *core, const char *ca_file);
+sl_http_wire *sl_http_curl_open(sl_core *core, const sl_http_engine_options *options);
 
 enum sl_http_verdict {
     SL_HTTP_ABORT = -1,
