@@ -46,6 +46,8 @@ static bool http_buffer_reserve(sl_core *core, sl_http_buffer *buffer, size_t mo
 
 static bool http_buffer_append(sl_core *core, sl_http_buffer *buffer, const char *data, size_t size)
 {
+    if (size == 0)
+        return true;
     if (!http_buffer_reserve(core, buffer, size))
         return false;
     memcpy(buffer->data + buffer->size, data, size);
