@@ -218,7 +218,7 @@ static bool curl_set_headers(sl_curl_handle *handle, sl_http_transfer *transfer)
     /* a list is of char *, but libcurl only reads it */
     static const char no_expect[] = "Expect:", no_type[] = "Content-Type:";
     static const char chunked[] = "Transfer-Encoding: chunked";
-    if (!curl_reserve_nodes(handle, transfer->line_count + 3))
+    if (!curl_reserve_nodes(handle, transfer->line_count + 4))
         return false;
     struct curl_slist *nodes = handle->nodes;
     size_t used = 0;
@@ -229,6 +229,8 @@ static bool curl_set_headers(sl_curl_handle *handle, sl_http_transfer *transfer)
         nodes[used++].data = (char *)no_type;
     if (transfer->is_upload)
         nodes[used++].data = (char *)chunked;
+    if (transfer->decompress && !transfer->has_accept_encoding)
+        nodes[used++].data = handle->wire->accept_encoding;
     char *line = transfer->lines.data;
     for (size_t i = 0; i < transfer->line_count; i++) {
         size_t length = strlen(line);

@@ -4,6 +4,7 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 struct sl_curl_socket {
@@ -293,6 +294,15 @@ static bool curl_copy(sl_core *core, char **copy, const char *text)
     return *copy != NULL;
 }
 
+static void curl_set_accepted(sl_curl_wire *wire)
+{
+    int features = curl_version_info(CURLVERSION_NOW)->features;
+    snprintf(wire->accept_encoding, sizeof wire->accept_encoding, "Accept-Encoding: %s%s%s",
+             (features & CURL_VERSION_LIBZ) ? "gzip" : "identity",
+             (features & CURL_VERSION_BROTLI) ? ", br" : "",
+             (features & CURL_VERSION_ZSTD) ? ", zstd" : "");
+}
+
 static bool curl_wire_init(sl_curl_wire *wire, const sl_http_engine_options *options)
 {
     /* Debian's bundle: its default directory of authorities would cost 21 ms at each new
@@ -300,6 +310,7 @@ static bool curl_wire_init(sl_curl_wire *wire, const sl_http_engine_options *opt
     static const char bundle[] = "/etc/ssl/certs/ca-certificates.crt";
     sl_core *core = wire->core;
     wire->http2 = options->http2;
+    curl_set_accepted(wire);
     wire->multi = curl_multi_init();
     if (!wire->multi ||
         !curl_copy(core, &wire->ca_file, options->ca_file ? options->ca_file : bundle) ||

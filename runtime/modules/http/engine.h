@@ -194,7 +194,7 @@ struct sl_http_transfer {
     /** The body is compressed and the wire undoes that. */
     bool is_packed;
     bool streamed, verify, decompress, reused, has_slot, is_upload, upload_ended, upload_starved,
-        has_content_type, has_length;
+        has_content_type, has_accept_encoding, has_length;
 };
 
 /**

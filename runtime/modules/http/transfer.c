@@ -130,6 +130,8 @@ static bool http_copy_fields(sl_http_transfer *transfer, const sl_http_request *
             continue;
         if (http_is_name(field, "content-type"))
             transfer->has_content_type = true;
+        if (http_is_name(field, "accept-encoding"))
+            transfer->has_accept_encoding = true;
         memcpy(out, field->name, field->name_size);
         out += field->name_size;
         *out++ = ':';
