@@ -36,9 +36,9 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-proto
 OWN_CFLAGS = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread
 INCLUDES = -Iruntime -isystem /usr/include/lua5.4 -isystem /usr/share/include/llhttp
 LIBS = -lcurl $(TLS_LIBS) -lcares -lev -lm -ldl -pthread
+# runtime/host/lazy.c loads libcurl and OpenSSL when they are first called.
 BINARY_LIBS = -Wl,--whole-archive $(STATIC)/liblua5.4.a -Wl,--no-whole-archive \
-	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a -lcurl $(TLS_LIBS) \
-	-lm -ldl -pthread
+	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a -lm -ldl -pthread
 
 ifneq ($(filter-out server,$(WITHOUT)),)
 $(error WITHOUT can leave out: server)

@@ -154,6 +154,22 @@ describe("sluice", function()
     assert.are.equal("", result.out)
   end)
 
+  it("loads libcurl and OpenSSL only when they are called", function()
+    local result = support.sluice("-e", [[
+      local function mapped()
+        local count = 0
+        for line in io.lines "/proc/self/maps" do
+          if line:find "libcurl" or line:find "libssl" then count = count + 1 end
+        end
+        return count
+      end
+      local http = require "sluice.http"
+      print(mapped())
+      http.request { url = "http://127.0.0.1:1/" }
+      print(mapped() > 0)]])
+    assert.are.equal("0\ntrue\n", result.out)
+  end)
+
   it("says what make WITHOUT= left out", function()
     if support.has "server" then return pending "this build leaves nothing out" end
     local result = support.sluice("-e", "print(pcall(require, 'sluice.core.server'))")

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libcurl and OpenSSL for the program, loaded when they are first called.
+ *
+ * The loader takes some four times as long for libcurl and the 33 libraries behind it as a whole
+ * short script takes, and most of the memory; a script that makes no request needs neither. So the
+ * program links these functions instead, each of which finds the real one by name. libsluice and
+ * the rock link the libraries as usual.
+ */
+#define CURL_DISABLE_TYPECHECK
+#include <curl/curl.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#undef curl_easy_getinfo
+#undef curl_easy_setopt
+#undef curl_multi_setopt
+
+/** One of the libraries; the program's, like the linker's own tables. */
+typedef struct lazy_library {
+    const char *name;
+    void *handle;
+} lazy_library;
+
+static lazy_library lazy_curl = {.name = "libcurl.so.4"};
+static lazy_library lazy_ssl = {.name = "libssl.so.3"};
+static lazy_library lazy_crypto = {.name = "libcrypto.so.3"};
+
+static void *lazy_symbol(lazy_library *library, const char *name)
+{
+    if (!library->handle)
+        library->handle = dlopen(library->name, RTLD_NOW | RTLD_LOCAL);
+    void *symbol = library->handle ? dlsym(library->handle, name) : NULL;
+    if (!symbol) {
+        /* as where a linked library is missing, but only now */
+        fprintf(stderr, "sluice: %s\n", dlerror());
+        _Exit(127);
+    }
+    return symbol;
+}
+
+#define LAZY(library, result, name, parameters, arguments)                                         \
+    result name parameters                                                                         \
+    {                                                                                              \
+        static result(*real) parameters;                                                           \
+        if (!real)                                                                                 \
+            *(void **)&real = lazy_symbol(&lazy_##library, #name);                                 \
+        return real arguments;                                                                     \
+    }
+
+#define LAZY_VOID(library, name, parameters, arguments)                                            \
+    void name parameters                                                                           \
+    {                                                                                              \
+        static void(*real) parameters;                                                             \
+        if (!real)                                                                                 \
+            *(void **)&real = lazy_symbol(&lazy_##library, #name);                                 \
+        real arguments;                                                                            \
+    }
+
+/* A long, a pointer and a curl_off_t are passed alike as the one variable argument: in a general
+ * register of 64 bits, on every Linux that this builds on. */
+#define LAZY_VARIADIC(library, result, name, handle_type, option_type)                             \
+    result name(handle_type *handle, option_type option, ...)                                      \
+    {                                                                                              \
+        static result (*real)(handle_type *, option_type, ...);                                    \
+        va_list arguments;                                                                         \
+        va_start(arguments, option);                                                               \
+        void *argument = va_arg(arguments, void *);                                                \
+        va_end(arguments);                                                                         \
+        if (!real)                                                                                 \
+            *(void **)&real = lazy_symbol(&lazy_##library, #name);                                 \
+        return real(handle, option, argument);                                                     \
+    }
+
+_Static_assert(sizeof(long) == sizeof(void *) && sizeof(curl_off_t) == sizeof(void *),
+               "the forwarding of variable arguments needs 64 bits");
+
+/* ---- libcurl ---- */
+
+LAZY(curl, CURLcode, curl_global_init, (long flags), (flags))
+LAZY(curl, CURL *, curl_easy_init, (void), ())
+LAZY_VOID(curl, curl_easy_cleanup, (CURL * easy), (easy))
+LAZY(curl, CURLcode, curl_easy_pause, (CURL * easy, int mask), (easy, mask))
+LAZY(curl, const char *, curl_easy_strerror, (CURLcode code), (code))
+LAZY_VARIADIC(curl, CURLcode, curl_easy_setopt, CURL, CURLoption)
+LAZY_VARIADIC(curl, CURLcode, curl_easy_getinfo, CURL, CURLINFO)
+LAZY(curl, CURLM *, curl_multi_init, (void), ())
+LAZY(curl, CURLMcode, curl_multi_cleanup, (CURLM * multi), (multi))
+LAZY(curl, CURLMcode, curl_multi_add_handle, (CURLM * multi, CURL *easy), (multi, easy))
+LAZY(curl, CURLMcode, curl_multi_remove_handle, (CURLM * multi, CURL *easy), (multi, easy))
+LAZY(curl, CURLMcode, curl_multi_assign, (CURLM * multi, curl_socket_t fd, void *data),
+     (multi, fd, data))
+LAZY(curl, CURLMsg *, curl_multi_info_read, (CURLM * multi, int *left), (multi, left))
+LAZY(curl, CURLMcode, curl_multi_socket_action,
+     (CURLM * multi, curl_socket_t fd, int events, int *running), (multi, fd, events, running))
+LAZY_VARIADIC(curl, CURLMcode, curl_multi_setopt, CURLM, CURLMoption)
+LAZY(curl, CURLU *, curl_url, (void), ())
+LAZY_VOID(curl, curl_url_cleanup, (CURLU * url), (url))
+LAZY(curl, CURLUcode, curl_url_get, (CURLU * url, CURLUPart part, char **text, unsigned flags),
+     (url, part, text, flags))
+LAZY(curl, CURLUcode, curl_url_set, (CURLU * url, CURLUPart part, const char *text, unsigned flags),
+     (url, part, text, flags))
+LAZY_VOID(curl, curl_free, (void *block), (block))
+
+/* ---- OpenSSL ---- */
+
+LAZY(crypto, BIO *, BIO_new, (const BIO_METHOD *method), (method))
+LAZY(crypto, BIO_METHOD *, BIO_meth_new, (int type, const char *name), (type, name))
+LAZY_VOID(crypto, BIO_meth_free, (BIO_METHOD * method), (method))
+LAZY(crypto, int, BIO_meth_set_ctrl, (BIO_METHOD * method, long (*ctrl)(BIO *, int, long, void *)),
+     (method, ctrl))
+LAZY(crypto, int, BIO_meth_set_read, (BIO_METHOD * method, int (*function)(BIO *, char *, int)),
+     (method, function))
+LAZY(crypto, int, BIO_meth_set_write,
+     (BIO_METHOD * method, int (*function)(BIO *, const char *, int)), (method, function))
+LAZY_VOID(crypto, BIO_set_data, (BIO * bio, void *data), (bio, data))
+LAZY(crypto, void *, BIO_get_data, (BIO * bio), (bio))
+LAZY_VOID(crypto, BIO_set_init, (BIO * bio, int init), (bio, init))
+LAZY_VOID(crypto, BIO_set_flags, (BIO * bio, int flags), (bio, flags))
+LAZY_VOID(crypto, BIO_clear_flags, (BIO * bio, int flags), (bio, flags))
+LAZY_VOID(crypto, ERR_clear_error, (void), ())
+LAZY(crypto, unsigned long, ERR_peek_error, (void), ())
+LAZY(crypto, const char *, ERR_reason_error_string, (unsigned long code), (code))
+LAZY(ssl, const SSL_METHOD *, TLS_server_method, (void), ())
+LAZY(ssl, SSL_CTX *, SSL_CTX_new, (const SSL_METHOD *method), (method))
+LAZY_VOID(ssl, SSL_CTX_free, (SSL_CTX * context), (context))
+LAZY(ssl, long, SSL_CTX_ctrl, (SSL_CTX * context, int command, long number, void *pointer),
+     (context, command, number, pointer))
+LAZY(ssl, uint64_t, SSL_CTX_set_options, (SSL_CTX * context, uint64_t options), (context, options))
+LAZY(ssl, int, SSL_CTX_check_private_key, (const SSL_CTX *context), (context))
+LAZY(ssl, int, SSL_CTX_use_PrivateKey_file, (SSL_CTX * context, const char *file, int type),
+     (context, file, type))
+LAZY(ssl, int, SSL_CTX_use_certificate_chain_file, (SSL_CTX * context, const char *file),
+     (context, file))
+LAZY_VOID(ssl, SSL_CTX_set_default_passwd_cb, (SSL_CTX * context, pem_password_cb *callback),
+          (context, callback))
+LAZY_VOID(ssl, SSL_CTX_set_alpn_select_cb,
+          (SSL_CTX * context, SSL_CTX_alpn_select_cb_func callback, void *data),
+          (context, callback, data))
+LAZY(ssl, int, SSL_select_next_proto,
+     (unsigned char **out, unsigned char *out_size, const unsigned char *server,
+      unsigned server_size, const unsigned char *client, unsigned client_size),
+     (out, out_size, server, server_size, client, client_size))
+LAZY(ssl, SSL *, SSL_new, (SSL_CTX * context), (context))
+LAZY_VOID(ssl, SSL_free, (SSL * ssl), (ssl))
+LAZY_VOID(ssl, SSL_set_bio, (SSL * ssl, BIO *in, BIO *out), (ssl, in, out))
+LAZY_VOID(ssl, SSL_set_accept_state, (SSL * ssl), (ssl))
+LAZY(ssl, int, SSL_get_error, (const SSL *ssl, int result), (ssl, result))
+LAZY(ssl, int, SSL_get_shutdown, (const SSL *ssl), (ssl))
+LAZY(ssl, int, SSL_is_init_finished, (const SSL *ssl), (ssl))
+LAZY(ssl, int, SSL_shutdown, (SSL * ssl), (ssl))
+LAZY(ssl, int, SSL_read_ex, (SSL * ssl, void *buffer, size_t size, size_t *count),
+     (ssl, buffer, size, count))
+LAZY(ssl, int, SSL_write_ex, (SSL * ssl, const void *buffer, size_t size, size_t *count),
+     (ssl, buffer, size, count))
