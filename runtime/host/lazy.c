@@ -83,6 +83,7 @@ _Static_assert(sizeof(long) == sizeof(void *) && sizeof(curl_off_t) == sizeof(vo
 /* ---- libcurl ---- */
 
 LAZY(curl, CURLcode, curl_global_init, (long flags), (flags))
+LAZY(curl, curl_version_info_data *, curl_version_info, (CURLversion age), (age))
 LAZY(curl, CURL *, curl_easy_init, (void), ())
 LAZY_VOID(curl, curl_easy_cleanup, (CURL * easy), (easy))
 LAZY(curl, CURLcode, curl_easy_pause, (CURL * easy, int mask), (easy, mask))
