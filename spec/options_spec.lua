@@ -140,6 +140,18 @@ describe("the helpers", function()
     assert.is_nil(options.nearest("ap", { "stopgap" })) -- two letters are a part of too much
   end)
 
+  it("raise for a field that is none, with the nearest, and find the rest", function()
+    local gate = setmetatable({}, { __index = options.strict("a gate", { open = print }, { "width" }) })
+    assert.equal(print, gate.open)
+    assert.is_nil(gate[1])
+    local ok, err = pcall(function() return gate.opn end)
+    assert.is_false(ok)
+    assert.matches('a gate has no field "opn" %(did you mean "open"%?%)', err)
+    ok, err = pcall(function() return gate.widht end)
+    assert.is_false(ok)
+    assert.matches('did you mean "width"', err)
+  end)
+
   it("tell a secret from a table", function()
     assert.equal("secret", options.type_name(secret.new "x"))
     assert.equal("table", options.type_name({}))

@@ -183,12 +183,8 @@ static int l_system_utc(lua_State *L)
 }
 
 static const luaL_Reg system_functions[] = {
-    {"getenv", l_system_getenv},
-    {"wall", l_system_wall},
-    {"random", l_system_random},
-    {"read_file", l_system_read_file},
-    {"utc", l_system_utc},
-    {NULL, NULL},
+    {"getenv", l_system_getenv},       {"wall", l_system_wall}, {"random", l_system_random},
+    {"read_file", l_system_read_file}, {"utc", l_system_utc},   {NULL, NULL},
 };
 
 int luaopen_sluice_core_system(lua_State *L)
