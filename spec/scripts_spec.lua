@@ -1,0 +1,52 @@
+-- SPDX-License-Identifier: MIT
+-- The scripts, as a user runs them: against a private emulator, by what they print and their status.
+local json = require "sluice.json"
+local support = require "support"
+
+local describe = support.needing("server", describe, pending)
+
+describe("scripts/quickstart.lua", function()
+  it("creates an endpoint, asks it, sums up, and deletes it", function()
+    local result = support.sluice("--emulator", "scripts/quickstart.lua", "a-name", "30")
+    assert.equal(0, result.status, result.err)
+    assert.matches('^creating the endpoint "a%-name"\na%-name is READY\n', result.out)
+    assert.matches("\n30 answers, 0 failed, %d+ tokens", result.out)
+    assert.matches("\nthe first: %u", result.out)
+    assert.matches("asking: 30/30 %(100%%%)", result.err)
+  end)
+
+  it("says how to set a host where there is none", function()
+    local command = "env -u DATABRICKS_HOST -u DATABRICKS_TOKEN %s scripts/quickstart.lua"
+    local result = support.shell(command:format(support.quote(support.binary)))
+    assert.equal(1, result.status)
+    assert.equal("", result.out)
+    assert.matches("DATABRICKS_HOST", result.err)
+    assert.matches("%-%-emulator", result.err)
+  end)
+end)
+
+describe("scripts/concurrent.lua", function()
+  local function rows_of(text)
+    local rows = {}
+    for line in text:gmatch "[^\n]+" do rows[#rows + 1] = assert(json.decode(line)) end
+    return rows
+  end
+
+  it("answers in the order of the questions", function()
+    local result = support.sluice("--emulator", "scripts/concurrent.lua")
+    assert.equal(0, result.status, result.err)
+    local rows = rows_of(result.out)
+    assert.equal(20, #rows)
+    for index, row in ipairs(rows) do assert.same({ row = index, answer = "question " .. index }, row) end
+  end)
+
+  it("tells failed rows by 3, and goes on with the others", function()
+    local command = "printf 'one\\ntwo\\n' | %s --emulator scripts/concurrent.lua no-such-endpoint 2"
+    local result = support.shell(command:format(support.quote(support.binary)))
+    assert.equal(3, result.status)
+    local rows = rows_of(result.out)
+    assert.same({ 1, 2 }, { rows[1].row, rows[2].row })
+    assert.equal("ResourceDoesNotExist", rows[1].error.kind)
+    assert.equal("ResourceDoesNotExist", rows[2].error.kind)
+  end)
+end)
