@@ -105,9 +105,8 @@ local function check(where, given)
     end
     if plain then return end
   end
-  -- levels: check, the public function, its caller
-  options.check(where, given, REQUEST, 4)
-  options.timeout(where, given.timeout, 4)
+  options.check(where, given, REQUEST)
+  options.timeout(where, given.timeout)
 end
 
 -- Seconds. 300 for the head: a served model is allowed 297 s before its first byte.

@@ -44,8 +44,8 @@ function web.app(given)
 end
 
 local function add_route(app, method, pattern, handler)
-  options.argument("app:route", "path", pattern, "string", 4)
-  options.argument("app:route", "handler", handler, "callable", 4)
+  options.argument("app:route", "path", pattern, "string")
+  options.argument("app:route", "handler", handler, "callable")
   local problem = app._router:add(method, pattern, handler)
   if problem then error(problem, 3) end
 end
@@ -279,9 +279,9 @@ local CLIENT_REQUEST = {
 }
 
 local function check_client_request(given)
-  options.argument("app:handle", "request", given, "table", 4)
+  options.argument("app:handle", "request", given, "table")
   for _, field in ipairs(CLIENT_REQUEST) do
-    options.argument("app:handle", field[1], given[field[1]], field[2], 4)
+    options.argument("app:handle", field[1], given[field[1]], field[2])
   end
   if not given.url and not given.path then error("app:handle: one of url and path is needed", 3) end
 end

@@ -180,10 +180,10 @@ local TIMEOUTS = {
 ---@return sluice.web.Server? server
 ---@return sluice.Error? err
 function servers.listen(app, address, given)
-  options.argument("app:listen", "address", address, "string", 4)
-  given = options.check("app:listen", given, LISTEN_OPTIONS, 4)
-  local timeout = options.check("app:listen: timeout", given.timeout, TIMEOUTS, 4)
-  local tls = given.tls and options.check("app:listen: tls", given.tls, TLS, 4) or {}
+  options.argument("app:listen", "address", address, "string")
+  given = options.check("app:listen", given, LISTEN_OPTIONS)
+  local timeout = options.check("app:listen: timeout", given.timeout, TIMEOUTS)
+  local tls = given.tls and options.check("app:listen: tls", given.tls, TLS) or {}
   local listener, message, kind = core.listen {
     address = address, max_body = app._max_body,
     max_connections = given.max_connections, body_rate = given.body_rate,
