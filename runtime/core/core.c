@@ -211,7 +211,7 @@ void sl_core_exit(sl_core *core, int status)
         return;
     core->exiting = true;
     core->exit_status = status;
-    sl_scope_cancel(core, &core->root, "the program ends", LUA_NOREF);
+    sl_scope_cancel(&core->root, "the program ends", LUA_NOREF);
 }
 
 /** Waits for a moment, whoever's the loop is: a host's own is not turned here. */
@@ -230,9 +230,9 @@ void sl_core_shut_down(sl_core *core, int64_t grace)
     if (core->pumping)
         return;
     int64_t end = sl_clock_read() + grace;
-    sl_scope_cancel(core, &core->root, "the instance is shut down", LUA_NOREF);
+    sl_scope_cancel(&core->root, "the instance is shut down", LUA_NOREF);
     for (sl_scope *group = core->groups; group; group = group->outer)
-        sl_scope_cancel(core, group, "the instance is shut down", LUA_NOREF);
+        sl_scope_cancel(group, "the instance is shut down", LUA_NOREF);
     while (core->tasks > 0) {
         int64_t left = end - sl_clock_read();
         if (left <= 0)

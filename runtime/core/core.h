@@ -132,18 +132,8 @@ void sl_wake(sl_task *task);
  */
 void sl_task_cancel(sl_task *task, const char *reason);
 
-/** The task of a handle at `index` (sluice.task), NULL once it has ended. Raises on another type.
- */
-sl_task *sl_task_check(lua_State *L, int index);
-
 /** Raises when the running task is in simulated time: "OPERATION needs a real socket, ...". */
 void sl_require_real_time(lua_State *L, const char *operation);
-
-/**
- * The deadline that the running task inherited, in microseconds on the real clock; INT64_MAX when
- * there is none. The core enforces it on every wait: this is for telling others (a header, a log).
- */
-int64_t sl_deadline(lua_State *L);
 
 /** Tasks that wait for one thing, first come first served. Zeroed is empty. */
 typedef struct sl_waitlist {

@@ -287,7 +287,7 @@ int sl_raise_cannot_wait(lua_State *L);
 void sl_scope_init(sl_scope *scope, sl_task *owner, sl_scope *outer);
 /** Gives up what it keeps in the registry. Idempotent, does not raise. */
 void sl_scope_release(lua_State *L, sl_scope *scope);
-void sl_scope_cancel(sl_core *core, sl_scope *scope, const char *reason, int reason_ref);
+void sl_scope_cancel(sl_scope *scope, const char *reason, int reason_ref);
 void sl_scope_add(sl_scope *scope, sl_task *task);
 void sl_scope_remove(sl_task *task);
 /** The serial of the scope whose cancellation or deadline made this error; 0 for any other. Does

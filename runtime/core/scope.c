@@ -138,9 +138,8 @@ static void scope_cancel_children(sl_scope *scope, const char *reason)
     }
 }
 
-void sl_scope_cancel(sl_core *core, sl_scope *scope, const char *reason, int reason_ref)
+void sl_scope_cancel(sl_scope *scope, const char *reason, int reason_ref)
 {
-    (void)core;
     if (scope->cancelled)
         return;
     scope_mark(scope, reason, reason_ref);
@@ -189,7 +188,7 @@ static int l_child_failed(lua_State *L)
         return 0;
     }
     scope->error_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    sl_scope_cancel(task->core, scope, "a task of its scope failed", LUA_NOREF);
+    sl_scope_cancel(scope, "a task of its scope failed", LUA_NOREF);
     return 0;
 }
 
@@ -204,7 +203,7 @@ void sl_scope_child_failed(lua_State *L, sl_task *task)
     lua_pop(L, 1);
     if (core->on_error)
         core->on_error(core->on_error_user, "a task failed, and there is no memory to tell why");
-    sl_scope_cancel(core, task->parent, "a task of its scope failed", LUA_NOREF);
+    sl_scope_cancel(task->parent, "a task of its scope failed", LUA_NOREF);
 }
 
 /* ---- leaving: join the children, decide what comes out ---- */
@@ -488,7 +487,7 @@ static int l_group_close(lua_State *L)
         return luaL_error(L, "a scope closes when its function returns");
     if (object->closed)
         return 0;
-    sl_scope_cancel(object->core, &object->scope, "its group was closed", LUA_NOREF);
+    sl_scope_cancel(&object->scope, "its group was closed", LUA_NOREF);
     if (!object->scope.children)
         return group_closed(L, LUA_OK, (lua_KContext)object);
     if (!sl_can_wait(L, object->core))
@@ -517,7 +516,7 @@ static int l_scope_cancel(lua_State *L)
         lua_settop(L, 2);
         ref = luaL_ref(L, LUA_REGISTRYINDEX);
     }
-    sl_scope_cancel(object->core, &object->scope, NULL, ref);
+    sl_scope_cancel(&object->scope, NULL, ref);
     return 0;
 }
 

@@ -428,13 +428,7 @@ int l_task_join(lua_State *L)
     return sl_waitlist_wait(L, &task->joiners, "task:join", 0, joined);
 }
 
-sl_task *sl_task_check(lua_State *L, int index)
-{
-    sl_task *task = luaL_checkudata(L, index, sl_task_type);
-    return task->state == SL_TASK_ENDED ? NULL : task;
-}
-
 void sl_task_cancel(sl_task *task, const char *reason)
 {
-    sl_scope_cancel(task->core, &task->base, reason, LUA_NOREF);
+    sl_scope_cancel(&task->base, reason, LUA_NOREF);
 }

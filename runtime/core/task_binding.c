@@ -108,7 +108,7 @@ static int l_task_cancel(lua_State *L)
         lua_settop(L, 2);
         ref = luaL_ref(L, LUA_REGISTRYINDEX);
     }
-    sl_scope_cancel(task->core, &task->base, NULL, ref);
+    sl_scope_cancel(&task->base, NULL, ref);
     return 0;
 }
 

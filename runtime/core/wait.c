@@ -266,12 +266,6 @@ void sl_require_real_time(lua_State *L, const char *operation)
                    operation);
 }
 
-int64_t sl_deadline(lua_State *L)
-{
-    sl_task *task = sl_core_of(L)->current;
-    return task && !task->clock->simulated ? task->scope->due : INT64_MAX;
-}
-
 /* ---- suspending ---- */
 
 static int wait_resumed(lua_State *L, int status, lua_KContext ctx)
