@@ -15,6 +15,19 @@ enum {
     GRACE = 1000000,
 };
 
+/* The core knows no sluice.h: what both number is held together here. */
+#define SAME_NUMBER(name) _Static_assert((int)SLUICE_##name == (int)SL_##name, #name)
+SAME_NUMBER(CAN_READ_ENVIRONMENT);
+SAME_NUMBER(CAN_READ_FILES);
+SAME_NUMBER(CAN_WRITE_FILES);
+SAME_NUMBER(CAN_CONNECT);
+SAME_NUMBER(CAN_LISTEN);
+SAME_NUMBER(CAN_SPAWN_PROCESSES);
+SAME_NUMBER(CAN_EXIT);
+SAME_NUMBER(READ);
+SAME_NUMBER(WRITE);
+#undef SAME_NUMBER
+
 /* ---- the modules ---- */
 
 int luaopen_sluice_core_json(lua_State *L);
