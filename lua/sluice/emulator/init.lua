@@ -4,7 +4,7 @@
 local endpoints = require "sluice.emulator.endpoints"
 local models = require "sluice.emulator.models"
 local options = require "sluice.options"
-local random = require "sluice.emulator.random"
+local random = require "sluice.random"
 local routes = require "sluice.emulator.routes"
 local secret = require "sluice.secret"
 local task = require "sluice.task"

@@ -2,7 +2,7 @@
 -- A bag of words as a vector: each word adds or takes one at a place that its hash chooses. Texts that share words are
 -- near each other, the same text has the same vector everywhere, and every vector has the length 1.
 
-local random = require "sluice.emulator.random"
+local random = require "sluice.random"
 local tokens = require "sluice.emulator.tokens"
 local wire = require "sluice.emulator.wire"
 

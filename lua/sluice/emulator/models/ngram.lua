@@ -6,7 +6,7 @@
 -- model does not only recite. A context that was never seen falls back to the lower order altogether. Words of the
 -- prompt weigh more, so that an answer has to do with its question.
 
-local random = require "sluice.emulator.random"
+local random = require "sluice.random"
 local tokens = require "sluice.emulator.tokens"
 
 local ngram = {}
