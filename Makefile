@@ -26,7 +26,7 @@ PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps
 PACKAGES_LINT = $(PACKAGES_BUILD) lua-check clang-format clang-tidy cppcheck
 PACKAGES_FUZZ = $(PACKAGES_BUILD) clang libclang-rt-14-dev
 PACKAGES_BENCH = $(PACKAGES_TEST) nginx-light libnginx-mod-http-lua wrk python3-requests python3-uvicorn \
-	python3-fastapi python3-uvloop python3-httptools
+	python3-fastapi python3-uvloop python3-httptools python3-aiohttp python3-httpx lua-http lua5.1
 
 LLHTTP = /usr/share/llhttp
 LIBDIR := $(shell $(CC) -print-multiarch 2>/dev/null)
@@ -144,7 +144,7 @@ lint: deps-lint
 fuzz: deps-fuzz
 	@FUZZ_TIME=$(FUZZ_TIME) tools/fuzz.sh $(BUILD)/fuzz '$(OWN_CFLAGS) $(INCLUDES)'
 
-bench: deps-bench
+bench: deps-bench node-packages
 	@$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@$(BUILD)/sluice spec/bench/run.lua
 

@@ -24,11 +24,10 @@ local function c_client(bench, arguments)
   return client(name, { program, table.unpack(arguments) })
 end
 
-local function python_client(bench, arguments)
-  local name = "python requests, threads"
+local function python_client(bench, name, modules, script, ...)
   for _, program in ipairs { process.find "/usr/bin/python3", process.find "python3" } do
-    if process.succeeds { program, "-c", "import requests" } then
-      return client(name, { program, bench.here .. "chat_requests.py", table.unpack(arguments) })
+    if process.succeeds { program, "-c", "import " .. modules } then
+      return client(name, { program, bench.here .. script, ... })
     end
   end
   return client(name, nil, "not installed")
@@ -38,10 +37,19 @@ local function node_client(bench, kind, arguments)
   local name, program = "node " .. kind, process.find("node", "nodejs")
   local missing = not program and "not installed"
   if program and kind == "undici" then
-    local test = "require('module').createRequire(process.cwd() + '/')('undici')"
-    missing = not process.succeeds { program, "-e", test } and "not installed (npm install undici)"
+    local test = "require('module').createRequire(require('path').resolve(process.argv[1]) + '/')('undici')"
+    missing = not process.succeeds { program, "-e", test, bench.here .. "../node/" }
+      and "not installed (make node-packages)"
   end
   return client(name, { program, bench.here .. "chat_node.mjs", kind, table.unpack(arguments) }, missing)
+end
+
+-- Debian packages lua-http for older Luas, and all that it needs for 5.1 and 5.2.
+local function lua_http_client(bench, arguments)
+  local program = process.find("lua5.2", "lua5.1")
+  local test = "require 'http.client' require 'cjson'"
+  local missing = not (program and process.succeeds { program, "-e", test }) and "not installed"
+  return client("lua-http", { program, bench.here .. "chat_lua_http.lua", table.unpack(arguments) }, missing)
 end
 
 local function opener(concurrency)
@@ -49,20 +57,30 @@ local function opener(concurrency)
     if nginx.missing() then return { { name = "sluice", missing = nginx.missing() } } end
     local server = nginx.start(bench, chat.answer)
     local arguments = { server.url, tostring(concurrency), tostring(bench.seconds) }
+    local in_nginx = nginx.client(bench, "nginx-lua cosockets", server.url, concurrency)
+    local asyncio = "chat_asyncio.py"
     return {
       client("sluice", { bench.binary, bench.here .. "chat_client.lua", table.unpack(arguments) }),
       c_client(bench, arguments),
-      python_client(bench, arguments),
+      python_client(bench, "requests, threads", "requests", "chat_requests.py", table.unpack(arguments)),
+      python_client(bench, "aiohttp, uvloop", "aiohttp, uvloop", asyncio, "aiohttp", table.unpack(arguments)),
+      python_client(bench, "httpx, uvloop", "httpx, uvloop", asyncio, "httpx", table.unpack(arguments)),
       node_client(bench, "undici", arguments),
       node_client(bench, "http", arguments),
-      close = function() server:stop() end,
+      lua_http_client(bench, arguments),
+      in_nginx,
+      close = function()
+        server:stop()
+        if in_nginx.stop then in_nginx.stop() end
+      end,
     }
   end
 end
 
 -- Of each peer's rate, ours; of CPU time as well, which is steadier: what it is to be at least.
 local RATIOS <const> = {
-  ["C, libcurl"] = 0.9, ["python requests, threads"] = 14, ["node undici"] = 2,
+  ["C, libcurl"] = 0.9, ["requests, threads"] = 14, ["aiohttp, uvloop"] = 4, ["node undici"] = 2,
+  ["lua-http"] = 2,
 }
 
 -- `bars`: 25,000 a second on a core that has nothing else to do.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// chat_client.lua with Node: undici's request where it is installed, else node:http with keep-alive.
+// chat_client.lua with Node: undici's request, or node:http with keep-alive.
 //
 //     node chat_node.mjs undici|http URL CONCURRENCY SECONDS
 import { createRequire } from "node:module";
@@ -27,7 +27,7 @@ const chat = () => ({
 const headers = { "content-type": "application/json" };
 
 function undiciSender() {
-  const { Agent, request } = createRequire(process.cwd() + "/")("undici");
+  const { Agent, request } = createRequire(new URL("../node/", import.meta.url))("undici");
   const dispatcher = new Agent({ connections: concurrency });
   return async (body) => (await request(url, { method: "POST", headers, body, dispatcher })).body.json();
 }

@@ -76,12 +76,20 @@ function process.run(words)
   return text
 end
 
+---What a text of `KEY NUMBER` lines says.
+---@param text string
+---@return table<string, number>
+function process.figures(text)
+  local figures = {}
+  for key, value in text:gmatch "(%S+) (%S+)" do figures[key] = tonumber(value) end
+  return figures
+end
+
 ---As run, for programs that print `KEY NUMBER` lines: a table of them.
 ---@param words string[]
 ---@return table<string, number>
 function process.measure(words)
-  local figures, text = {}, process.run(words)
-  for key, value in text:gmatch "(%S+) (%S+)" do figures[key] = tonumber(value) end
+  local figures = process.figures(process.run(words))
   if not next(figures) then error(("%s printed no figures"):format(table.concat(words, " ")), 0) end
   return figures
 end
@@ -98,13 +106,15 @@ function process.compile(bench, name, ...)
   return program
 end
 
----Starts a server pinned to its core, as a child that dies with us. Its output goes to `log`.
+---Starts a server pinned to a core, as a child that dies with us. Its output goes to `log`.
 ---@param words string[]
 ---@param log string a file
+---@param core? integer the servers'
 ---@return table server :stop() ends it; idempotent, also when closed
-function process.serve(words, log)
+function process.serve(words, log, core)
   -- the pipe is not used: it gives us a child that no shell stands between, and its end
-  local full = process.pin({ "setpriv", "--pdeathsig", "TERM", table.unpack(words) }, process.server_core)
+  core = core or process.server_core
+  local full = process.pin({ "setpriv", "--pdeathsig", "TERM", table.unpack(words) }, core)
   local command = ("echo $$; exec %s >%s 2>&1 </dev/null"):format(command_line(full), quote(log))
   local pipe = assert(io.popen(command, "r"))
   local server = { pid = assert(math.tointeger(pipe:read "n"), "the server did not start") }
