@@ -129,6 +129,17 @@ describe("endpoints.databricks", function()
     assert.is_true(err:is "PermissionDenied")
   end)
 
+  it("tells of a refusal, and of an HTML page, what it was set to", function()
+    local given = { { name = "host", value = "http://h", source = "argument" } }
+    for _, reply in ipairs { { status = 401, body = "" }, { status = 200, body = "<html>x</html>" } } do
+      local connection = client.new {
+        base = "http://h", host = "h", transport = recorder(reply), settings = function() return given end,
+      }
+      local _, err = databricks.new(connection, "e"):query {}
+      assert.matches("; called with host http://h %(argument%)$", tostring(err))
+    end
+  end)
+
   it("names the call in the error of the transport", function()
     local refused = errors.new("ConnectError", {
       operation = "POST", object = "http://h/x", message = "refused",

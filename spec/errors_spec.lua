@@ -140,9 +140,9 @@ describe("errors.from_response", function()
       { 400, '{"error":"e","message":"m"}', "e", nil },
       { 400, '{"message":null}', 'Bad Request: {"message":null}', nil },
       { 400, '{"error":"from x","external_model_message":{"error_code":"E","message":"i"}}',
-        "from x: i", "E" },
+        "i", "E" },
       { 400, '{"error":"from x","external_model_message":{"error":{"message":"i","code":"c"}}}',
-        "from x: i", "c" },
+        "i", "c" },
       { 400, '{"error":{"message":"m","type":"t","code":"c","param":null}}', "m", "c" },
       { 400, '{"error":{"message":"m","type":"t","code":null}}', "m", "t" },
       { 404, '{"schemas":["s"],"detail":"d","status":"404","scimType":"t"}', "t d", "SCIM_404" },
@@ -158,6 +158,11 @@ describe("errors.from_response", function()
       { 400, '{"cut', 'Bad Request: {"cut', nil },
       { 400, "[1,2]", "Bad Request: [1,2]", nil },
       { 400, "\255\254", "Bad Request: \255\254", nil },
+      { 400, '{"message":"a\255b"}', "a\u{FFFD}b", nil },
+      { 400, '{"error_code":404.0,"message":"m"}', "m", "404" },
+      { 400, '{"error":{"message":"m","code":400,"status":"INVALID_ARGUMENT"}}', "m", "INVALID_ARGUMENT" },
+      { 400, '{"error":{"message":"m","code":429}}', "m", "429" },
+      { 400, '{"error":"","message":"m"}', "m", nil },
     } do
       local err = read(case[1], case[2])
       assert.equal(case[3], err.message, case[2])
@@ -165,23 +170,119 @@ describe("errors.from_response", function()
     end
   end)
 
+  it("opens the envelope of an outside provider, and keeps it", function()
+    local err = read(400, {
+      error = "Received error from openai",
+      external_model_message = { error_code = "REQUEST_LIMIT_EXCEEDED", message = "slower" },
+    })
+    assert.same({ "slower", "REQUEST_LIMIT_EXCEEDED", "RequestLimitExceeded" },
+      { err.message, err.code, err.kind })
+    assert.same({ message = "Received error from openai" }, err.envelope)
+    local expected = "slower %(RequestLimitExceeded, HTTP 400, REQUEST_LIMIT_EXCEEDED, in: Received error"
+    assert.matches(expected, tostring(err))
+
+    err = read(400, {
+      error_code = "INVALID_PARAMETER_VALUE", message = json.encode {
+        external_model_provider = "p",
+        external_model_error = {
+          error = { message = "too long", type = "invalid_request_error", param = "n" },
+        },
+      },
+    })
+    assert.same({ "too long", "invalid_request_error", "InvalidParameterValue", "n" },
+      { err.message, err.code, err.kind, err.param })
+    assert.equal("INVALID_PARAMETER_VALUE", err.envelope.code)
+
+    err = read(400, { error = "outer", external_model_message = json.encode { message = "in text" } })
+    assert.equal("in text", err.message)
+    for _, nothing in ipairs { {}, { 1 }, json.null, 7 } do
+      err = read(400, { error = "outer", external_model_message = nothing })
+      assert.same({ "outer", nil }, { err.message, err.envelope })
+    end
+    local deep = { message = "deepest" }
+    for _ = 1, 500 do deep = { error = "o", external_model_message = deep } end
+    assert.equal("o", read(400, deep).envelope.message)
+  end)
+
+  it("takes apart OpenAI's errors", function()
+    local inner = { message = "m", type = "requests", code = "insufficient_quota", param = "messages" }
+    local err = read(429, { error = inner })
+    assert.same({ "TooManyRequests", "insufficient_quota", "requests", "messages", false },
+      { err.kind, err.code, err.type, err.param, err.retryable })
+  end)
+
+  it("reads the details of google.rpc", function()
+    local prefix = "type.googleapis.com/google.rpc."
+    local err = read(429, { error_code = "X", message = "m", details = {
+      "no detail",
+      { ["@type"] = prefix .. "RequestInfo", request_id = "r-7", serving_data = "s" },
+      { ["@type"] = prefix .. "ErrorInfo", reason = "R", domain = "d", metadata = { a = "b" } },
+      { ["@type"] = prefix .. "RetryInfo", retry_delay = { seconds = 3, nanos = 500000000 } },
+    } })
+    assert.same({ "r-7", "R", "b", 3.5 }, { err.request_id, err:detail "ErrorInfo".reason,
+      err:detail "ErrorInfo".metadata.a, err.retry_after })
+    assert.is_nil(err:detail "Help")
+    assert.is_nil(read(429, { error_code = "X", message = "m", details = "none" }):detail "Help")
+    assert.equal("h-1", read(429, { details = err.details }, { ["x-request-id"] = "h-1" }).request_id)
+  end)
+
+  it("knows a login page", function()
+    local url = "https://h/login.html?next=x&error=private-link-validation-error:1"
+    local err = read(302, "", { location = url })
+    assert.same({ "PrivateLinkValidationError", "PRIVATE_LINK_VALIDATION_ERROR", 403, false },
+      { err.kind, err.code, err.status, err.retryable })
+    err = read(303, "<html></html>", { location = "/login.html?next_url=%2Fapi" })
+    assert.same({ "Unauthenticated", 401 }, { err.kind, err.status })
+    assert.equal("APIError", read(303, "", { location = "/logins" }).kind)
+  end)
+
+  it("tells of a refusal what the client was set to, and hides secrets", function()
+    local token = secret.new "dapi-of-the-settings"
+    local settings = {
+      { name = "host", value = "https://h", source = "DATABRICKS_HOST" },
+      { name = "token", value = "dapi-in-plain-text", source = "argument" },
+      { name = "auth_type", value = token, source = "/home/me/.databrickscfg [dev]" },
+    }
+    for _, given in ipairs { settings, function() return settings end } do
+      local err = errors.from_response(answer(403, { message = "no" }), { settings = given })
+      assert.matches("no %(PermissionDenied, HTTP 403%); called with host https://h %(DATABRICKS_HOST%), "
+        .. "token %*%*%* %(argument%), auth_type %*%*%* %(/home/me/.databrickscfg %[dev%]%)$", tostring(err))
+      assert.same({ name = "token", value = "***", source = "argument" }, err.settings[2])
+      assert.same(err.settings, errors.to_table(err).settings)
+      assert.is_nil(errors.from_response(answer(404, ""), { settings = given }).settings)
+    end
+    assert.is_nil(errors.from_response(answer(403, ""), {}).settings)
+    assert.is_nil(errors.settings(nil))
+  end)
+
   it("bounds what it quotes, without cutting a character", function()
     local err = read(400, ("ä"):rep(100000))
     assert.is_true(#err.message <= 500)
     assert.is_truthy(utf8.len(err.message))
     assert.equal("a b", errors.excerpt("a\r\n\0b"))
+    assert.is_true(#read(400, '{"message":"' .. ("x"):rep(2 << 20)).message <= 500)
   end)
 
   it("keeps how long to wait, however it is said", function()
     assert.equal(7, read(429, "", { ["Retry-After"] = "7" }).retry_after)
     assert.equal(1.5, read(429, "", { ["retry-after"] = "1.5" }).retry_after)
     assert.equal(0.25, read(429, "", { ["retry-after-ms"] = "250", ["retry-after"] = "9" }).retry_after)
-    assert.is_nil(read(429, "", { ["retry-after"] = "soon" }).retry_after)
+    local ms = { ["x-ms-retry-after-ms"] = " 250 ", ["retry-after"] = "9" }
+    assert.equal(0.25, read(429, "", ms).retry_after)
+    assert.equal(9, read(429, "", { ["retry-after-ms"] = "-1", ["retry-after"] = "9" }).retry_after)
+    assert.equal(2147483.648, read(429, "", { ["retry-after-ms"] = ("9"):rep(400) }).retry_after)
+    for _, bad in ipairs { "soon", "2026-01-01T00:00:00Z", "-3", "1e3", "nan", "1.", "0x10", "" } do
+      assert.is_nil(read(429, "", { ["retry-after"] = bad, ["retry-after-ms"] = bad }).retry_after, bad)
+    end
     assert.is_nil(read(429, "").retry_after)
     local details = { { ["@type"] = "type.googleapis.com/google.rpc.RetryInfo", retry_delay = "42.5s" } }
     local err = read(429, { error_code = "X", message = "m", details = details })
     assert.equal(42.5, err.retry_after)
     assert.equal("42.5s", err.details[1].retry_delay)
+    for _, bad in ipairs { "-1s", "1", "s", "1e9s", json.null, { seconds = -1 }, { seconds = {} } } do
+      details[1].retry_delay = bad
+      assert.is_nil(read(429, { details = details }).retry_after)
+    end
   end)
 
   it("keeps the request's id, the response and the context", function()
@@ -197,6 +298,9 @@ describe("errors.from_response", function()
     local token = secret.new("dapi-echoed-token")
     local err = read(401, { error_code = "U", message = "the token dapi-echoed-token is not valid" })
     assert.equal("the token *** is not valid", err.message)
+    local echoed = '{"message":"dapi-echoed\\u002dtoken","details":[{"a":["dapi-echoed\\u002dtoken"]}]}'
+    err = read(401, echoed)
+    assert.same({ "***", "***" }, { err.message, err.details[1].a[1] })
     assert.is_true(secret.is(token))
   end)
 
@@ -218,6 +322,15 @@ describe("wire_error", function()
     assert.same({ message = "m", code = "C" }, found)
   end)
 
+  it("reads what a client of its own finds", function()
+    local details = { { ["@type"] = "x/google.rpc.RetryInfo", retryDelay = "3s" } }
+    assert.equal(3.0, wire_error.retry_hint(details))
+    assert.equal("3s", wire_error.detail(details, "RetryInfo").retryDelay)
+    assert.is_nil(wire_error.login_page(answer(302, "", { location = "/elsewhere" })))
+    assert.same({ code = "C" }, errors.wire_fields { message = "m", code = "C" })
+    assert.equal("Aborted", errors.kind_of_code "ABORTED")
+  end)
+
   it("counts a date from the wall clock of the running clock", function()
     local task = require "sluice.task"
     task.simulate(function()
@@ -226,6 +339,79 @@ describe("wire_error", function()
       task.sleep(20)
       assert.is_true(math.abs(wire_error.retry_after(res) - 40) < 0.001)
     end, { wall = 1767225600 })
+  end)
+end)
+
+describe("wire_error.from_frame", function()
+  local from_frame = require("sluice.wire_error").from_frame
+
+  it("makes the same errors of frames as of answers", function()
+    for _, case in ipairs {
+      { '{"error":{"message":"m","type":"server_error","code":null}}', "InternalError", "m", "server_error" },
+      { '{"error":{"message":"m","type":"t","code":"rate_limit_exceeded"}}', "TooManyRequests", "m",
+        "rate_limit_exceeded" },
+      { '{"error":{"message":"m","type":"invalid_request_error","code":"odd"}}', "BadRequest", "m", "odd" },
+      { '{"error":{"message":"m","code":429}}', "TooManyRequests", "m", "429", 429 },
+      { '{"error":{"message":"m","code":"503","type":null}}', "TemporarilyUnavailable", "m", "503", 503 },
+      { '{"error":{"code":8,"status":"RESOURCE_EXHAUSTED","message":"m"}}', "ResourceExhausted", "m",
+        "RESOURCE_EXHAUSTED" },
+      { '{"error":"text"}', "ServiceError", "text" },
+      { '{"error":"text","code":400}', "BadRequest", "text", nil, 400 },
+      { '{"error_code":"REQUEST_LIMIT_EXCEEDED","message":"m"}', "RequestLimitExceeded", "m",
+        "REQUEST_LIMIT_EXCEEDED" },
+      { '{"error_code":"DEADLINE_EXCEEDED","message":"m"}', "DeadlineExceeded", "m", "DEADLINE_EXCEEDED" },
+      { '{"error_code":404,"message":"m"}', "NotFound", "m", "404", 404 },
+      { '{"type":"error","error":{"type":"overloaded_error","message":"m"}}', "ServiceError", "m",
+        "overloaded_error" },
+      { '{"type":"error","code":"server_error","message":"m","param":null}', "InternalError", "m",
+        "server_error" },
+      { '{"type":"response.failed","response":{"error":{"code":"server_error","message":"m"}}}',
+        "InternalError", "m", "server_error" },
+      { '{"object":"error","message":"m","type":"BadRequestError","code":400}', "BadRequest", "m", nil, 400 },
+      { '{"error":"Received","external_model_message":{"error_code":"UPSTREAM_ERROR","message":"i"}}',
+        "ServiceError", "i", "UPSTREAM_ERROR" },
+      { '{"choices":[],"error":{"message":"m"}}', "ServiceError", "m" },
+      { '{"error":{"unread":1}}', "ServiceError", "the stream ended with an error that says nothing" },
+    } do
+      local err = assert(from_frame(json.decode(case[1])), case[1])
+      assert.same({ table.unpack(case, 2, 5) }, { err.kind, err.message, err.code, err.status }, case[1])
+      assert.is_true(errors.is(err))
+    end
+  end)
+
+  it("passes over frames that tell of none", function()
+    for _, text in ipairs {
+      '{"choices":[{"delta":{"content":"error"}}]}', '{"error":null,"choices":[]}', '{"error":{}}',
+      '{"error":""}', '{"error":false}', '{"error":17}', '{}', '[]', '[{"error":"x"}]', '"error"', "12", "true",
+      '{"choices":[],"error_code":"X"}', '{"error_code":null}',
+      '{"type":"response.failed","response":{"error":null}}',
+    } do
+      assert.is_nil(from_frame(json.decode(text)), text)
+    end
+    assert.is_nil(from_frame(nil))
+  end)
+
+  it("takes for an error whatever comes under the event error", function()
+    local event = { event = "error" }
+    for text, expected in pairs {
+      ["PERMISSION_DENIED: not you"] = "PermissionDenied", ["it broke"] = "ServiceError",
+      ['{"message":"m","code":"NOT_FOUND"}'] = "NotFound",
+    } do
+      assert.equal(expected, from_frame(text, event).kind)
+    end
+    assert.equal("m", from_frame({ message = "m" }, event).message)
+    assert.is_nil(from_frame("PERMISSION_DENIED: not you"))
+  end)
+
+  it("adds the context, tells how long to wait, and shows no secret", function()
+    local token <const> = secret.new "dapi-in-a-frame"
+    local details = { { ["@type"] = "type.googleapis.com/google.rpc.RetryInfo", retry_delay = "2s" } }
+    local frame = { error_code = "RESOURCE_EXHAUSTED", message = "dapi-in-a-frame", details = details }
+    local err = from_frame(frame,
+      { operation = "stream endpoint", object = "e", request_id = "r", event = "message" })
+    assert.equal("stream endpoint e: *** (ResourceExhausted, RESOURCE_EXHAUSTED, request r)", tostring(err))
+    assert.same({ 2.0, true, nil }, { err.retry_after, err.retryable, err.event })
+    assert.is_true(secret.is(token))
   end)
 end)
 

@@ -12,10 +12,14 @@ local errors = {}
 ---@field message string what happened, without operation and object
 ---@field operation string? what was tried: "query", "get endpoint"
 ---@field object string? on what: a name, a URL without its query
----@field status integer? the HTTP status
+---@field status integer? the HTTP status, or the one that a frame of a stream names
 ---@field code string? the wire's own code, as it came
----@field details table? the wire's `details`
+---@field type string? OpenAI's `type`, where there is a `code` too
+---@field param string? which part of the request is meant, where the server says
+---@field details table? the wire's `details`, see err:detail
+---@field envelope { message: string?, code: string? }? what a proxy wrote around the error of an outside provider
 ---@field request_id string? the server's name for the request
+---@field settings sluice.Setting[]? of a refusal: what the client was set to, and by what
 ---@field retryable boolean whether the same request may succeed when sent again
 ---@field maybe_executed boolean? the server may have done the work although no answer came
 ---@field limit string? which time limit fired: "connect", "first_byte", ...
@@ -24,6 +28,12 @@ local errors = {}
 ---@field gave_up string? why there was no further try: "attempts", "maybe_executed", "total", "max_hint", "budget"
 ---@field cause any what this error comes from
 ---@field response sluice.Response? the answer, when there was one
+
+---A setting of a client, as it is shown.
+---@class sluice.Setting
+---@field name string "host"
+---@field value string `***` for a secret
+---@field source string where it came from: "argument", "DATABRICKS_HOST"
 
 -- Each kind and its parent; `false` is a root. 4xx and 5xx kinds are those of the official SDKs
 -- (error_code table and status table), below APIError, which answers to DatabricksError as well.
@@ -179,6 +189,15 @@ function methods:is(kind)
   return is_kind(self.kind, aliases[kind] or kind)
 end
 
+---The first of the wire's `details` of this name, as google.rpc has them: "ErrorInfo" with `reason`,
+---`domain` and `metadata`, "RequestInfo", "RetryInfo", "QuotaFailure", ...
+---@param name string
+---@return table?
+function methods:detail(name)
+  options().argument("err:detail", "name", name, "string")
+  return require("sluice.wire_error").detail(self.details, name)
+end
+
 local function default_retryable(kind)
   while kind do
     local known = retryable_kinds[kind]
@@ -229,6 +248,37 @@ function errors.new(kind, fields)
   return setmetatable(err, metatable)
 end
 
+-- Whatever its value looks like, a setting of such a name is not shown.
+local HIDDEN <const> = { "token$", "secret$", "password$", "key$", "authorization$" }
+
+local function is_hidden(name)
+  for _, pattern in ipairs(HIDDEN) do
+    if name:find(pattern) then return true end
+  end
+  return false
+end
+
+local function shown_setting(setting)
+  local name, value = tostring(setting.name), setting.value
+  local hide = secret.is(value) or is_hidden(name:lower())
+  return {
+    name = errors.excerpt(name),
+    value = hide and "***" or errors.excerpt(tostring(value)),
+    source = errors.excerpt(tostring(setting.source)),
+  }
+end
+
+---Settings as an err keeps them: secrets as `***`.
+---@param given sluice.Setting[]|(fun(): sluice.Setting[])|nil a value may be a secret
+---@return sluice.Setting[]?
+function errors.settings(given)
+  if type(given) == "function" then given = given() end
+  if type(given) ~= "table" then return nil end
+  local list = {}
+  for index, setting in ipairs(given) do list[index] = shown_setting(setting) end
+  return list
+end
+
 local function parenthesis(err)
   local parts = { err.kind }
   if err.status then parts[#parts + 1] = "HTTP " .. tostring(err.status) end
@@ -239,7 +289,20 @@ local function parenthesis(err)
     parts[#parts + 1] = ("after %d attempts"):format(#attempts)
   end
   if err.gave_up == "maybe_executed" then parts[#parts + 1] = "not sent again: maybe executed" end
+  local envelope = err.envelope
+  if type(envelope) == "table" and envelope.message then
+    parts[#parts + 1] = "in: " .. excerpt(tostring(envelope.message))
+  end
   return table.concat(parts, ", ")
+end
+
+-- "; with host https://x (DATABRICKS_HOST), token *** (argument)"
+local function settings_text(settings)
+  local parts = {}
+  for index, setting in ipairs(settings) do
+    parts[index] = ("%s %s (%s)"):format(setting.name, setting.value, setting.source)
+  end
+  return #parts > 0 and "; called with " .. table.concat(parts, ", ") or ""
 end
 
 function metatable.__tostring(err)
@@ -247,6 +310,7 @@ function metatable.__tostring(err)
   if err.object then where = (where .. " " .. tostring(err.object)):gsub("^ ", "") end
   if where ~= "" then where = where .. ": " end
   local text = ("%s%s (%s)"):format(where, tostring(err.message or err.kind), parenthesis(err))
+  if type(err.settings) == "table" then text = text .. settings_text(err.settings) end
   if err.cause ~= nil then text = text .. "; because: " .. tostring(err.cause) end
   return secret.mask(text)
 end
@@ -268,11 +332,19 @@ function errors.to_table(err)
   for _, name in ipairs { "status", "retryable", "retry_after" } do plain[name] = err[name] end
   if type(err.attempts) == "table" and #err.attempts > 0 then plain.attempts = #err.attempts end
   if err.cause ~= nil then plain.cause = errors.excerpt(tostring(err.cause)) end
+  plain.settings = err.settings
   return plain
 end
 
 -- An err inside a value that is encoded: the same, and never its response.
 metatable.__tojson = errors.to_table
+
+---The kind that a wire code alone decides, whatever the status is; nil for any other code.
+---@param code string?
+---@return string?
+function errors.kind_of_code(code)
+  return kind_of_code[code]
+end
 
 ---The kind for a status and a wire code.
 ---@param status integer
@@ -283,39 +355,66 @@ function errors.kind_of(status, code)
   return kind or (status >= 500 and status <= 599 and "ServiceError") or "APIError"
 end
 
-local function retryable_answer(status, kind, res)
-  local word = res.headers["x-should-retry"]
+-- 429, and nothing that waiting would change.
+local NEVER_MENDED = { insufficient_quota = true }
+
+-- The kinds of status that refuse who calls.
+local REFUSALS = { Unauthenticated = true, PermissionDenied = true }
+
+local function text_of(value)
+  return type(value) == "string" and value ~= "" and value or nil
+end
+
+local function request_id_of(res)
+  return res.headers["x-request-id"] or res.headers["x-databricks-request-id"]
+end
+
+-- A server that says it outright is believed before all tables.
+local function retryable_answer(res, kind, given)
+  local word, status = res.headers["x-should-retry"], res.status
+  word = word and word:lower():match "^%s*(%a+)%s*$"
   if word == "true" then return true end
   if word == "false" then return false end
+  if given ~= nil then return given end
   if status == 408 or status == 425 then return true end
   if status == 505 then return false end
   return default_retryable(kind)
 end
 
----The err that an answer means, whatever its body looks like; for any status that is no success.
----Reads the body, and so may wait when it is streamed.
+---The fields that what a server said gives to an err: for those who read frames and answers.
+---@param found sluice.WireError
+---@return table fields
+function errors.wire_fields(found)
+  local info = require("sluice.wire_error").detail(found.details, "RequestInfo")
+  local fields = {
+    code = found.code, type = found.type, param = found.param, details = found.details,
+    envelope = found.envelope, request_id = info and text_of(info.request_id),
+  }
+  if NEVER_MENDED[found.code] then fields.retryable = false end
+  return fields
+end
+
+---The err that an answer means, whatever its body looks like; for any status that is no success, and
+---for a login page in place of an answer. Reads the body, and so may wait when it is streamed.
 ---@param res sluice.Response
----@param context? table fields to add: `operation`, `object`, ...; a `code` goes before that of the body
+---@param context? table fields to add: `operation`, `object`, ...; `settings`: sluice.Setting[], or a function that gives them, kept where the server refuses who calls
 ---@return sluice.Error
 function errors.from_response(res, context)
   local body, failure = res:text()
   local wire = require("sluice.wire_error")
-  -- masked before it is taken apart: a server may send back what it was sent, anywhere
-  local found = wire.read(res, secret.mask(body or ""))
-  local code = context and context.code or found.code
-  local kind = errors.kind_of(res.status, code)
-  local fields = {
-    status = res.status,
-    code = code,
-    message = errors.excerpt(found.message),
-    details = found.details,
-    request_id = res.headers["x-request-id"] or res.headers["x-databricks-request-id"],
-    retry_after = wire.retry_after(res, found.details),
-    retryable = retryable_answer(res.status, kind, res),
-    response = res,
-    cause = failure,
-  }
+  local found = wire.read(res, body or "")
+  local status = found.status or res.status
+  local outer = found.envelope and found.envelope.code
+  local kind = errors.kind_of_code(found.code) or errors.kind_of(status, outer)
+  local fields = errors.wire_fields(found)
+  fields.status = status
+  fields.message = errors.excerpt(found.message)
+  fields.request_id = request_id_of(res) or fields.request_id
+  fields.retry_after = wire.retry_after(res, found.details)
+  fields.retryable = retryable_answer(res, kind, fields.retryable)
+  fields.response, fields.cause = res, failure
   for name, value in pairs(context or {}) do fields[name] = value end
+  fields.settings = REFUSALS[errors.kind_of(status)] and errors.settings(fields.settings) or nil
   local err = errors.new(kind, fields)
   local facts = meta.get(res)
   if facts.timing then meta.set(err, { timing = facts.timing }) end

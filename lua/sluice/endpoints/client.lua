@@ -44,7 +44,7 @@ local function is_http(transport)
 end
 
 ---Makes a client. Without a transport it is the shared HTTP client, asked for at the first call.
----@param given { base: string, host: string, token?: string|sluice.Secret, transport?: table, headers?: table } `token`: sent as a bearer token
+---@param given { base: string, host: string, token?: string|sluice.Secret, transport?: table, headers?: table, settings?: sluice.Setting[]|fun(): sluice.Setting[] } `token`: sent as a bearer token; `settings`: told by the errors of a refusal
 ---@return sluice.endpoints.Client
 function client.new(given)
   local fields = { ["accept"] = "application/json", ["user-agent"] = "sluice" }
@@ -59,6 +59,7 @@ function client.new(given)
     _transport = given.transport,
     _token = token,
     _headers = fields,
+    _settings = given.settings,
   }, metatable)
 end
 
@@ -112,14 +113,7 @@ local function name_call(err, call)
   return err
 end
 
--- A login page where an answer should be: the network refuses this caller (reference: the SDKs read
--- the URL at the end of the redirects).
-local function private_link_refusal(res)
-  local place = res.headers["location"] or res.url
-  return type(place) == "string" and place:find("error=private-link-validation-error", 1, true) ~= nil
-end
-
-local function unusable(call, res, kind, message, body)
+local function unusable(call, res, kind, message, body, settings)
   return errors.new(kind, {
     operation = call.operation,
     object = call.object,
@@ -127,17 +121,18 @@ local function unusable(call, res, kind, message, body)
     request_id = res.headers["x-request-id"],
     message = body and body ~= "" and ("%s: %s"):format(message, errors.excerpt(body)) or message,
     response = res,
+    settings = errors.settings(settings),
   })
 end
 
-local function decode(call, res, body)
+local function decode(self, call, res, body)
   if body:match("^%s*$") then
     if call.may_be_empty then return {} end
     return nil, unusable(call, res, "ProtocolError", "the answer is empty where JSON is expected")
   end
   if body:match("^%s*<") then
     local message = "the answer is an HTML page, not JSON: a wrong host, or a login page"
-    return nil, unusable(call, res, "ProtocolError", message, body)
+    return nil, unusable(call, res, "ProtocolError", message, body, self._settings)
   end
   local value, err = require("sluice.json").decode(body)
   if value == nil then
@@ -184,13 +179,12 @@ function methods:call(call)
     timeout = call.timeout,
   }, call.timeout)
   if not res then return nil, name_call(answer, call) end
-  local context = { operation = call.operation, object = call.object }
-  if private_link_refusal(res) then
-    context.code = "PRIVATE_LINK_VALIDATION_ERROR"
-    return nil, errors.from_response(res, context)
+  if res.status < 200 or res.status > 299 then
+    return nil, errors.from_response(res, {
+      operation = call.operation, object = call.object, settings = self._settings,
+    })
   end
-  if res.status < 200 or res.status > 299 then return nil, errors.from_response(res, context) end
-  local value, err = decode(call, res, answer)
+  local value, err = decode(self, call, res, answer)
   if value == nil then return nil, err end
   return describe(value, res, answer)
 end
