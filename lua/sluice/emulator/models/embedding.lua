@@ -2,6 +2,7 @@
 -- A bag of words as a vector: each word adds or takes one at a place that its hash chooses. Texts that share words are
 -- near each other, the same text has the same vector everywhere, and every vector has the length 1.
 
+local base64 = require "sluice.base64"
 local random = require "sluice.random"
 local tokens = require "sluice.emulator.tokens"
 local wire = require "sluice.emulator.wire"
@@ -11,8 +12,6 @@ local embedding = {}
 ---The number of coordinates.
 ---@type integer
 embedding.dimensions = 64
-
-local base64_digits <const> = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 local function add_word(vector, word)
   local hash = random.hash(word:lower())
@@ -45,23 +44,8 @@ function embedding.vector(text)
   return normalise(vector)
 end
 
-local function base64(bytes)
-  local out = {}
-  for i = 1, #bytes, 3 do
-    local a, b, c = bytes:byte(i, i + 2)
-    local bits = a << 16 | (b or 0) << 8 | (c or 0)
-    for shift = 18, 0, -6 do
-      local at = (bits >> shift & 63) + 1
-      out[#out + 1] = base64_digits:sub(at, at)
-    end
-    if not b then out[#out - 1] = "=" end
-    if not c then out[#out] = "=" end
-  end
-  return table.concat(out)
-end
-
 local function packed(vector)
-  return base64(string.pack("<" .. ("f"):rep(#vector), table.unpack(vector)))
+  return base64.encode(string.pack("<" .. ("f"):rep(#vector), table.unpack(vector)))
 end
 
 local function texts_of(input)
