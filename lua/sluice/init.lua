@@ -9,6 +9,7 @@
 ---@field log table log lines
 ---@field retry table policies of trying again
 ---@field layers table what goes around an endpoint
+---@field transports table what carries requests: an app in process, faults, cassettes
 ---@field errors table failures as values
 ---@field progress table progress bars
 local sluice = {}
@@ -28,7 +29,7 @@ local functions = {
 
 local modules = {
   task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, errors = true,
-  progress = true, headers = true, response = true,
+  progress = true, headers = true, response = true, transports = true,
 }
 
 local function unknown(name)
