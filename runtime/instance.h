@@ -4,6 +4,7 @@
 #define SL_INSTANCE_H
 
 #include "core/internal.h"
+#include "heap.h"
 #include "sluice.h"
 
 enum {
@@ -28,8 +29,8 @@ struct sluice {
     sl_chunk *chunks, *told;
     host_backend backend;
     sluice_options options;
-    /** Bytes of the Lua heap in use. */
-    size_t heap;
+    /** Of our own state. */
+    sl_heap heap;
     bool owns_state;
     /** A call runs that may call back. */
     bool busy;

@@ -158,23 +158,15 @@ void sl_instance_announce_due(sluice *s)
 
 /* ---- making an instance ---- */
 
-static void *heap_allocate(void *user, void *block, size_t old_size, size_t size)
+/** Under AddressSanitizer each block stays its own, so that a wrong use of it is seen. */
+static void set_up_heap(sluice *s)
 {
-    sluice *s = user;
-    size_t before = block ? old_size : 0;
-    if (s->options.memory_limit && size > before &&
-        s->heap + (size - before) > s->options.memory_limit)
-        return NULL;
-    if (size == 0) {
-        if (block)
-            s->options.allocator(s->options.allocator_user, block, 0);
-        s->heap -= before;
-        return NULL;
-    }
-    void *fresh = s->options.allocator(s->options.allocator_user, block, size);
-    if (fresh)
-        s->heap = s->heap - before + size;
-    return fresh;
+    s->heap.allocator = s->options.allocator;
+    s->heap.allocator_user = s->options.allocator_user;
+    s->heap.limit = s->options.memory_limit;
+#ifndef __SANITIZE_ADDRESS__
+    s->heap.pooled = s->options.allocator == sl_memory_default;
+#endif
 }
 
 static int host_watch(sl_backend *backend, int fd, unsigned events)
@@ -281,7 +273,8 @@ int sluice_new(sluice **out, const sluice_options *options)
     s->options = *options;
     s->options.allocator = allocator;
     s->owns_state = options->state == NULL;
-    s->L = s->owns_state ? lua_newstate(heap_allocate, s) : options->state;
+    set_up_heap(s);
+    s->L = s->owns_state ? lua_newstate(sl_heap_allocate, &s->heap) : options->state;
     s->busy = true;
     int status = s->L ? open_instance(s) : SLUICE_ENOMEM;
     s->busy = false;
@@ -399,6 +392,7 @@ void sluice_delete(sluice *s)
         close_state(s);
     if (s->core)
         sl_core_delete(s->core);
+    sl_heap_fini(&s->heap);
     s->options.allocator(s->options.allocator_user, s, 0);
 }
 

@@ -119,7 +119,8 @@ typedef struct sluice_options {
      * state only `coroutine` is changed and modules become requirable, until sluice_delete(); its
      * other libraries stay. One instance at a time in a state. */
     struct lua_State *state;
-    /** realloc(3) with size 0 as free(3); NULL: the C library's. */
+    /** realloc(3) with size 0 as free(3); NULL: the C library's, and small blocks of our own Lua
+     * state in slabs of 16 KB. */
     void *(*allocator)(void *user, void *block, size_t size);
     void *allocator_user;
     /** Bytes that the Lua heap of our own state may take; 0: no limit. */

@@ -68,6 +68,13 @@ describe("an instance's limits", function()
   case("limits", "failing_for_good", "hold when no allocation succeeds any more")
 end)
 
+describe("the memory of an instance's Lua", function()
+  case("heap", "contents", "holds what was put there, whatever changes its size")
+  case("heap", "without_memory", "shrinks where there is none left")
+  case("heap", "gives_back", "goes back when it is free")
+  case("heap", "limit", "is counted to the byte")
+end)
+
 describe("an instance in a host's own Lua", function()
   case("host_state", "restored", "leaves it as it was")
   case("host_state", "one_at_a_time", "is the only one")
