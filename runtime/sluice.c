@@ -36,6 +36,7 @@ int luaopen_sluice_core_system(lua_State *L);
 int luaopen_sluice_core_backoff(lua_State *L);
 int luaopen_sluice_core_terminal(lua_State *L);
 int luaopen_sluice_core_http(lua_State *L);
+int luaopen_sluice_core_sse(lua_State *L);
 #ifndef SLUICE_WITHOUT_SERVER
 int luaopen_sluice_core_server(lua_State *L);
 #else
@@ -59,6 +60,7 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.backoff", luaopen_sluice_core_backoff},
     {"sluice.core.terminal", luaopen_sluice_core_terminal},
     {"sluice.core.http", luaopen_sluice_core_http},
+    {"sluice.core.sse", luaopen_sluice_core_sse},
     {"sluice.core.server", luaopen_sluice_core_server},
     {"cjson", luaopen_cjson},
     {"cjson.safe", luaopen_cjson_safe},

@@ -70,6 +70,7 @@ local parents = {
   ProtocolError = false,
   TruncatedStream = "ProtocolError",
   JsonError = "ProtocolError",
+  EventTooLarge = "ProtocolError",
 
   QueueFull = false, -- turned away by a limit of ours, nothing was sent
   ConfigError = false, -- host, token or profile: nothing was tried

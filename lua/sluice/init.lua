@@ -12,6 +12,7 @@
 ---@field transports table what carries requests: an app in process, faults, cassettes
 ---@field errors table failures as values
 ---@field progress table progress bars
+---@field sse table event streams
 local sluice = {}
 
 ---@type string
@@ -29,7 +30,7 @@ local functions = {
 
 local modules = {
   task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, errors = true,
-  progress = true, headers = true, response = true, transports = true,
+  progress = true, sse = true, headers = true, response = true, transports = true,
 }
 
 local function unknown(name)

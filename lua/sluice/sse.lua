@@ -1,0 +1,191 @@
+-- SPDX-License-Identifier: MIT
+-- Reads event streams (server-sent events): bytes in, events out, by the WHATWG's rules.
+
+local core = require "sluice.core.sse"
+local errors = require "sluice.errors"
+local options = require "sluice.options"
+local task = require "sluice.task"
+
+local sse = {}
+
+---One event of a stream.
+---@class sluice.SseEvent
+---@field data string the data lines, joined by line feeds
+---@field event string? its type; nil: "message"
+---@field id string? the stream's last event id, once it has named one; "" where it took that back
+---@field retry integer? milliseconds, where a line of this event said so
+---@field at number when its last byte was fed: seconds, as task.now()
+
+-- Tokens are some hundred bytes; a picture in a tool's answer is a few hundred thousand.
+local MAX_EVENT <const> = 1 << 20
+
+local function too_large(max_event, events)
+  return errors.new("EventTooLarge", {
+    message = ("an event of more than %d bytes (max_event)"):format(max_event),
+    events = events,
+  })
+end
+
+-- ---- readers ----
+
+---@class sluice.SseReader
+---@field last_event_id string? of the last event, or of the stream before where that was given
+---@field retry integer? milliseconds to wait before connecting again, where the stream has said so
+local methods = {}
+local metatable = { __name = "sluice.sse.reader" }
+
+function metatable.__index(self, key)
+  local method = methods[key]
+  if method then return method end
+  local id, wait = self._core:state()
+  if key == "last_event_id" then return id end
+  if key == "retry" then return wait end
+  return nil
+end
+
+---@class sluice.SseReaderOptions
+---@field max_event? integer bytes of an event's lines, comments and line ends aside; 1 MiB
+---@field last_event_id? string what a stream before this one ended with
+local READER = { max_event = "count?", last_event_id = "string?" }
+
+---Makes a reader. It decodes UTF-8 (what is broken becomes U+FFFD), drops one byte order mark, and
+---holds no more than one unfinished event.
+---@param given? sluice.SseReaderOptions
+---@return sluice.SseReader
+function sse.reader(given)
+  given = options.check("sse.reader", given, READER)
+  local max_event = given.max_event or MAX_EVENT
+  local reader = { _core = core.reader(max_event, given.last_event_id), _max_event = max_event }
+  return setmetatable(reader, metatable)
+end
+
+---Takes the next bytes, split wherever they may be. Never waits.
+---@param bytes string
+---@return sluice.SseEvent[]? events those that these bytes complete, maybe none
+---@return sluice.Error? err kind EventTooLarge, again at each further call; `events` are those before it
+function methods:feed(bytes)
+  options.argument("reader:feed", "bytes", bytes, "string")
+  local events, goes_on = self._core:feed(bytes, task.now())
+  if goes_on then return events end
+  return nil, too_large(self._max_event, #events > 0 and events or nil)
+end
+
+---Ends the stream: an unfinished event is dropped. The next feed begins another stream, which keeps
+---the last event id. Never waits.
+---@return sluice.SseEvent[]? events none, ever
+function methods:finish()
+  self._core:reset()
+  return {}
+end
+
+-- ---- the events of a response ----
+
+---The events of a response, one after the other. Its body is read as they are asked for, so that the
+---pace of who reads reaches the socket.
+---@class sluice.SseSource
+---@field events integer events so far
+---@field bytes integer bytes of the body so far
+---@field last_event_id string?
+---@field retry integer? milliseconds
+local source_methods = {}
+local source_metatable = { __name = "sluice.sse.source" }
+
+function source_metatable.__index(self, key)
+  local method = source_methods[key]
+  if method then return method end
+  if key == "last_event_id" or key == "retry" then return self._reader[key] end
+  return nil
+end
+
+function source_metatable.__close(self)
+  self:close()
+end
+
+---@class sluice.SseOptions: sluice.SseReaderOptions
+---@field idle? number seconds to wait for an event, any number; comments are none
+local SOURCE = { max_event = "count?", last_event_id = "string?", idle = "seconds?" }
+
+---Reads the body of a response as an event stream, whatever its status and type are. Never waits.
+---@param res sluice.Response
+---@param given? sluice.SseOptions
+---@return sluice.SseSource
+function sse.open(res, given)
+  given = options.check("sse.open", given, SOURCE)
+  local reader = sse.reader { max_event = given.max_event, last_event_id = given.last_event_id }
+  return setmetatable({
+    _res = res,
+    _reader = reader,
+    _core = reader._core,
+    _idle = given.idle,
+    _fed = 0, -- when the bytes that are being read came
+    events = 0,
+    bytes = 0,
+  }, source_metatable)
+end
+
+local function fail(source, err)
+  source._ended, source._failure = true, err
+  source._res:close()
+  return nil, err
+end
+
+local function silent(source, seconds)
+  local text = "no event for %g s, after %d events and %d bytes"
+  return errors.new("TimeoutError", {
+    message = text:format(seconds, source.events, source.bytes),
+    limit = "idle", phase = "body", events = source.events, bytes = source.bytes,
+  })
+end
+
+-- The next piece of the body; nil at the end, nil and err.
+local function read(source, seconds, deadline)
+  local res = source._res
+  if not deadline then return res:read() end
+  local piece, err = task.timeout(deadline - task.now(), res.read, res)
+  if piece == nil and errors.is(err) and err.limit == "task.timeout" and task.now() >= deadline then
+    return nil, silent(source, seconds)
+  end
+  return piece, err
+end
+
+local function wait_for_event(source, seconds)
+  local deadline = seconds and seconds < math.huge and task.now() + seconds
+  while true do
+    local piece, err = read(source, seconds, deadline)
+    if not piece then
+      source._core:reset()
+      return fail(source, err)
+    end
+    source.bytes, source._fed = source.bytes + #piece, task.now()
+    source._core:give(piece)
+    local event = source._core:take(source._fed)
+    if event then
+      source.events = source.events + 1
+      return event
+    end
+    if event == false then return fail(source, too_large(source._reader._max_event)) end
+  end
+end
+
+---The next event; nil at the end; nil and err. Waits.
+---@param seconds? number for which it waits for one, comments or not; `idle`
+---@return sluice.SseEvent? event
+---@return sluice.Error? err of the transport, EventTooLarge, or TimeoutError (`limit` "idle") with `events` and `bytes` so far
+function source_methods:next(seconds)
+  if self._ended then return nil, self._failure end
+  local event = self._core:take(self._fed)
+  if event then
+    self.events = self.events + 1
+    return event
+  end
+  if event == false then return fail(self, too_large(self._reader._max_event)) end
+  return wait_for_event(self, seconds or self._idle)
+end
+
+---Lets go of the response. Idempotent, never waits.
+function source_methods:close()
+  self._ended = true
+  self._res:close()
+end
+
+return sse
