@@ -157,6 +157,20 @@ function methods.lines(self)
   return step, nil, nil, self
 end
 
+---Iterates over the events of the body, read as an event stream (see sluice.sse): tables with `data`,
+---`event`, `id`, `retry`, `at`. Raises err. Closes the response at the end and on break.
+---@param given? sluice.SseOptions
+---@return fun(): sluice.SseEvent?
+function methods.events(self, given)
+  local source = require("sluice.sse").open(self, given)
+  local function step()
+    local event, err = source:next()
+    if err then error(err, 0) end
+    return event
+  end
+  return step, nil, nil, self
+end
+
 ---Lets go of the connection. What was read stays. Idempotent, never waits.
 function methods.close(self)
   local close = self._close
