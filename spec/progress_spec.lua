@@ -368,6 +368,46 @@ describe("a bar that is not on a terminal", function()
   end))
 end)
 
+describe("a status line", function()
+  it("is a row of a terminal with the time, above it what was written", simulated(function()
+    local output = screen(40)
+    local status = progress.status { label = "large", output = output }
+    status:set "NOT_READY"
+    assert.equal("large: NOT_READY 0:00", output.rows[1])
+    task.sleep(65)
+    status:set()
+    assert.equal("large: NOT_READY 1:05", output.rows[1])
+    status:set("x\27" .. ("y"):rep(100))
+    assert.equal("large: x " .. ("y"):rep(25) .. " 1:05", output.rows[1])
+    status:set "READY"
+    status:close()
+    status:close()
+    status:set "late"
+    assert.same({ "large: READY in 1:05", "" }, output.rows)
+    assert.equal("sluice.progress.status: large: READY, in 1:05", tostring(status))
+  end))
+
+  it("is a line at each change elsewhere", simulated(function()
+    local output = recorder()
+    do
+      local status <close> = progress.status { output = output }
+      status:set "a"
+      task.sleep(3)
+      status:set "a"
+      status:set()
+      status:set "b"
+    end
+    assert.equal("a, 0:00\nb, 0:03\n", output.text)
+  end))
+
+  it("refuses what is no text", simulated(function()
+    local status <close> = progress.status { output = recorder() }
+    local ok, message = pcall(status.set, status, 1)
+    assert.is_false(ok)
+    assert.matches('status:set: argument "text" must be a string', message, 1, true)
+  end))
+end)
+
 describe("misuse of a bar", function()
   it("raises at the caller, naming the option", function()
     local function message(f, ...)

@@ -34,7 +34,7 @@ local ERASE <const> = "\r\27[J"
 local methods = {}
 local metatable = { __name = "sluice.progress.bar", __index = methods }
 
--- An area is the rows of one output: { output, bars, is_drawn, drawn_at, suspended }.
+-- An area is the rows of one output: { output, bars (and status lines), is_drawn, drawn_at, suspended }.
 local areas = setmetatable({}, { __mode = "k" })
 
 local function area_of(output)
@@ -252,6 +252,16 @@ function methods:set(given)
   refresh(self)
 end
 
+-- Leaves the last line of a bar or a status above the rest.
+local function take_off(bar, now)
+  local area = bar._area
+  for index, each in ipairs(area.bars) do
+    if each == bar then table.remove(area.bars, index) end
+  end
+  local columns = area.output.size() or DEFAULT_COLUMNS
+  write_above(area, render.line(bar._state, columns - 1, now, area.output) .. "\r\n", now)
+end
+
 ---Leaves a last line, with the whole time and the average rate. Later calls of the bar do nothing. Idempotent, never
 ---waits.
 function methods:close()
@@ -262,11 +272,7 @@ function methods:close()
     write_line(self, now)
     return
   end
-  for index, bar in ipairs(area.bars) do
-    if bar == self then table.remove(area.bars, index) end
-  end
-  local columns = area.output.size() or DEFAULT_COLUMNS
-  write_above(area, render.line(state, columns - 1, now, area.output) .. "\r\n", now)
+  take_off(self, now)
 end
 
 function metatable.__close(bar)
@@ -275,6 +281,59 @@ end
 
 function metatable.__tostring(bar)
   return "sluice.progress.bar: " .. render.plain_line(bar._state, task.now())
+end
+
+---@class sluice.ProgressStatus
+local status_methods = {}
+local status_metatable = { __name = "sluice.progress.status", __index = status_methods }
+
+---@class sluice.ProgressStatusOptions
+---@field label? string
+---@field output? sluice.ProgressOutput instead of standard error
+local STATUS_OPTIONS <const> = { label = "string?", output = "table?" }
+
+---A line that says how something stands, with the time since it began: on a terminal a row below the output, as a bar
+---is; elsewhere a line each time the text changes. Close it. Never waits.
+---@param given? sluice.ProgressStatusOptions
+---@return sluice.ProgressStatus
+function progress.status(given)
+  given = options.check("progress.status", given, STATUS_OPTIONS)
+  local area = area_of(given.output or standard_error())
+  local state = new_state(given, task.now())
+  state.text = ""
+  local status = setmetatable({ _area = area, _state = state }, status_metatable)
+  if area.output.size then area.bars[#area.bars + 1] = status end
+  return status
+end
+
+---Sets the text. Without one the row of a terminal is drawn again, for the time on it. Never waits.
+---@param text? string
+function status_methods:set(text)
+  options.argument("status:set", "text", text, "string?")
+  local state, area, now = self._state, self._area, task.now()
+  if state.closed then return end
+  local before = state.text
+  if text then state.text = clean(text) end
+  if area.output.size then
+    area.output.write(drawing(area, now))
+  elseif state.text ~= before then
+    area.output.write(render.plain_line(state, now) .. "\n")
+  end
+end
+
+---Leaves the last text and the whole time on a terminal. Later calls do nothing. Idempotent, never waits.
+function status_methods:close()
+  if self._state.closed then return end
+  self._state.closed = true
+  if self._area.output.size then take_off(self, task.now()) end
+end
+
+function status_metatable.__close(status)
+  status:close()
+end
+
+function status_metatable.__tostring(status)
+  return "sluice.progress.status: " .. render.plain_line(status._state, task.now())
 end
 
 ---Writes a line, or several, to standard error: above the bars, if there are any. Never waits.

@@ -15,6 +15,7 @@ local render = {}
 ---@field started number in seconds, of the same clock as `now`
 ---@field rate? number units per second just now; nil: the average since the start
 ---@field closed? boolean whether this is the last line
+---@field text? string of a status line: shown instead of all figures but the time
 
 ---@class sluice.ProgressStyle
 ---@field unicode? boolean whether the terminal shows UTF-8
@@ -226,6 +227,16 @@ local function with_bar(pieces, state, room, style)
   return pieces
 end
 
+local function status_text(state)
+  return state.label and state.label .. ": " .. state.text or state.text
+end
+
+-- The text is cut before the time is.
+local function status_line(state, columns, now)
+  local time = " " .. time_text(state, now)
+  return render.cut(render.cut(status_text(state), columns - render.width(time)) .. time, columns)
+end
+
 ---One line for a terminal, without its end; never wider than `columns`.
 ---@param state sluice.ProgressState
 ---@param columns integer
@@ -233,6 +244,7 @@ end
 ---@param style sluice.ProgressStyle
 ---@return string
 function render.line(state, columns, now, style)
+  if state.text then return status_line(state, columns, now) end
   local pieces, texts = pieces_of(state, now), {}
   if state.label and total_width(pieces) > columns then -- a long label must not push out the figures
     pieces[1] = piece(render.cut(state.label, math.max(columns // 3, 8)), 1)
@@ -249,6 +261,7 @@ end
 ---@param now number in seconds
 ---@return string
 function render.plain_line(state, now)
+  if state.text then return status_text(state) .. ", " .. time_text(state, now) end
   local parts = { count_text(state) }
   if state.total then parts[1] = ("%s (%d%%)"):format(parts[1], math.floor(share(state) * 100)) end
   local rate = rate_of(state, now)
