@@ -67,6 +67,7 @@ local function headers_of(self, call)
   local fields = {}
   for name, value in pairs(self._headers) do fields[name] = value end
   if call.body ~= nil then fields["content-type"] = "application/json" end
+  if call.text then fields["accept"] = "text/plain" end
   if call.request_id then fields["x-request-id"] = call.request_id end
   return fields
 end
@@ -125,15 +126,17 @@ local function unusable(call, res, kind, message, body, settings)
   })
 end
 
+local function page(self, call, res, body)
+  local message = "the answer is an HTML page, not what was asked for: a wrong host, or a login page"
+  return nil, unusable(call, res, "ProtocolError", message, body, self._settings)
+end
+
 local function decode(self, call, res, body)
   if body:match("^%s*$") then
     if call.may_be_empty then return {} end
     return nil, unusable(call, res, "ProtocolError", "the answer is empty where JSON is expected")
   end
-  if body:match("^%s*<") then
-    local message = "the answer is an HTML page, not JSON: a wrong host, or a login page"
-    return nil, unusable(call, res, "ProtocolError", message, body, self._settings)
-  end
+  if body:match("^%s*<") then return page(self, call, res, body) end
   local value, err = require("sluice.json").decode(body)
   if value == nil then
     local reason = errors.is(err) and err.message or tostring(err)
@@ -166,8 +169,8 @@ local function encode(call)
 end
 
 ---Makes one call. Waits. Raises for a body that JSON cannot hold.
----@param call { method: string, path: string, body?: table, operation: string, object?: string, timeout?: number|sluice.Timeout, request_id?: string, may_be_empty?: boolean }
----@return table? value the decoded answer, described by sluice.meta
+---@param call { method: string, path: string, body?: table, operation: string, object?: string, timeout?: number|sluice.Timeout, request_id?: string, may_be_empty?: boolean, text?: boolean } `text`: the answer is text, not JSON
+---@return table|string|nil value the decoded answer, described by sluice.meta; of a text call its text
 ---@return sluice.Error? err
 function methods:call(call)
   local body = call.body ~= nil and encode(call) or nil
@@ -183,6 +186,10 @@ function methods:call(call)
     return nil, errors.from_response(res, {
       operation = call.operation, object = call.object, settings = self._settings,
     })
+  end
+  if call.text then
+    if answer:match("^%s*<") then return page(self, call, res, answer) end
+    return answer
   end
   local value, err = decode(self, call, res, answer)
   if value == nil then return nil, err end
