@@ -4,8 +4,8 @@ local json = require "sluice.json"
 local log = require "sluice.log"
 local serving = require "sluice.serving"
 local client = require "sluice.endpoints.client"
+local states = require "sluice.serving.state"
 local task = require "sluice.task"
-local waiter = require "sluice.serving.waiter"
 local web = require "sluice.web"
 
 local BASE = "/api/2.0/serving-endpoints"
@@ -191,7 +191,7 @@ describe("serving_endpoints", function()
   end)
 end)
 
-describe("waiter.judge", function()
+describe("states.judge", function()
   it("knows what the states mean", function()
     for _, case in ipairs {
       { "ready", state("READY", "NOT_UPDATING", "DEPLOYMENT_READY") },
@@ -210,14 +210,14 @@ describe("waiter.judge", function()
         "m%-1 is DEPLOYMENT_FAILED: no such version" },
       { "failed", state("NOT_READY", "UPDATE_FAILED", "DEPLOYMENT_ABORTED"), "m%-1 is DEPLOYMENT_ABORTED" },
     } do
-      local verdict, why = waiter.judge(case[2])
+      local verdict, why = states.judge(case[2])
       assert.equal(case[1], verdict)
       if case[3] then assert.matches(case[3], why) end
     end
     local pending = state("READY", "UPDATE_FAILED", "DEPLOYMENT_READY")
     pending.pending_config = state("", "", "DEPLOYMENT_FAILED", "out of memory").config
-    assert.matches("out of memory", select(2, waiter.judge(pending)))
-    assert.equal("waiting", (waiter.judge(json.decode '{"state":null,"config":null}')))
+    assert.matches("out of memory", select(2, states.judge(pending)))
+    assert.equal("waiting", (states.judge(json.decode '{"state":null,"config":null}')))
   end)
 end)
 

@@ -1,8 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- The serving endpoints of a workspace: get, list, create, delete, query, and waiting until one is ready.
+-- The serving endpoints of a workspace: every call of the API, waiting for what a call has begun, and what users do
+-- with several calls.
 
+local calls = require "sluice.serving.calls"
 local client = require "sluice.endpoints.client"
+local config = require "sluice.serving.config"
 local databricks = require "sluice.endpoints.databricks"
+local ensure = require "sluice.serving.ensure"
 local errors = require "sluice.errors"
 local options = require "sluice.options"
 local query_options = require "sluice.endpoints.query_options"
@@ -12,14 +16,52 @@ local waiter = require "sluice.serving.waiter"
 
 local serving = {}
 
+---The options of a management call.
+---@class sluice.CallOptions
+---@field timeout? number|sluice.Timeout seconds, 60 in total
+---@field request_id? string sent as X-Request-Id
+
+---@alias sluice.ServingAnswer fun(self: sluice.ServingEndpoints, name: string, options?: sluice.CallOptions): table?, sluice.Error?
+---@alias sluice.ServingChange fun(self: sluice.ServingEndpoints, name: string, body: table, options?: sluice.CallOptions): table?, sluice.Error?
+---@alias sluice.ServingCreation fun(self: sluice.ServingEndpoints, body: table, options?: sluice.CallOptions): table?, sluice.Error?
+---@alias sluice.ServingText fun(self: sluice.ServingEndpoints, name: string, options?: sluice.CallOptions): string?, sluice.Error?
+---@alias sluice.ServingLogs fun(self: sluice.ServingEndpoints, name: string, served_model_name: string, options?: sluice.CallOptions): { logs: string }?, sluice.Error?
+---@alias sluice.ServingWait fun(self: sluice.ServingEndpoints, name: string, body: table, options?: sluice.WaitOptions): table?, sluice.Error?
+---@alias sluice.ServingCreationWait fun(self: sluice.ServingEndpoints, body: table, options?: sluice.WaitOptions): table?, sluice.Error?
+
+---Bodies are the wire's own tables, passed on untouched; so are the answers. Every method waits, and gives nil and
+---err where it failed. The names of those below are the official SDKs'.
 ---@class sluice.ServingEndpoints
+---@field list fun(self: sluice.ServingEndpoints, options?: sluice.CallOptions): table[]?, sluice.Error? all endpoints, in short form
+---@field get sluice.ServingAnswer what is known of an endpoint; kind ResourceDoesNotExist where there is none
+---@field create sluice.ServingCreation starts the creation; gives the endpoint as it is then, usually not ready; kind ResourceAlreadyExists where the name is taken
+---@field create_and_wait sluice.ServingCreationWait creates an endpoint and waits until it is ready; errors as of create and wait
+---@field delete sluice.ServingAnswer deletes an endpoint
+---@field update_config sluice.ServingChange starts a change of what is served and of the traffic; a body that names no served entities keeps the live ones
+---@field update_config_and_wait sluice.ServingWait the same, until the new config is live; errors as of update_config and wait
+---@field create_provisioned_throughput_endpoint sluice.ServingCreation
+---@field create_provisioned_throughput_endpoint_and_wait sluice.ServingCreationWait
+---@field update_provisioned_throughput_endpoint_config sluice.ServingChange
+---@field update_provisioned_throughput_endpoint_config_and_wait sluice.ServingWait
+---@field patch sluice.ServingChange adds and deletes tags: `add_tags`, `delete_tags`; gives `{ tags = }`
+---@field put sluice.ServingChange the old rate limits: `rate_limits`
+---@field put_ai_gateway sluice.ServingChange replaces the AI gateway's settings; `{}` unsets them
+---@field update_notifications sluice.ServingChange `email_notifications`
+---@field patch_telemetry_config sluice.ServingChange `telemetry_config`; `{}` removes it
+---@field patch_system_metrics_export_state sluice.ServingChange `uc_system_metrics_export_state`
+---@field export_metrics sluice.ServingText metrics in Prometheus' text form
+---@field get_open_api sluice.ServingText the OpenAPI document, as text
+---@field build_logs sluice.ServingLogs what the build of a served entity's container printed
+---@field logs sluice.ServingLogs what a served entity prints
+---@field get_permissions sluice.ServingAnswer takes the endpoint's id, not its name
+---@field set_permissions sluice.ServingChange replaces them: `access_control_list`; takes the endpoint's id
+---@field update_permissions sluice.ServingChange adds to them: `access_control_list`; takes the endpoint's id
+---@field get_permission_levels sluice.ServingAnswer takes the endpoint's id
 local methods = {}
 local metatable = {
   __name = "sluice.serving_endpoints",
   __index = options.strict("serving_endpoints", methods),
 }
-
-local BASE <const> = "/api/2.0/serving-endpoints"
 
 -- Of a management call; a query has the limits of its own.
 local MANAGEMENT_TOTAL <const> = 60
@@ -41,11 +83,13 @@ function serving.new(connection, timeout)
   return setmetatable({
     _client = connection,
     _timeout = timeout or { total = MANAGEMENT_TOTAL },
-    -- reading and deleting may be done twice; creating only where the first time surely did not happen
+    -- what may be done twice, and what is tried again only where the first time surely did nothing
     _safe = retry.policy { attempts = TRIES, total = TRIES_TOTAL, resend = true },
     _unsafe = retry.policy { attempts = TRIES, total = TRIES_TOTAL, retry_on = surely_not_done },
   }, metatable)
 end
+
+-- ---- the calls of the table ----
 
 local CALL = { timeout = "table|number?", request_id = "string?" }
 
@@ -59,129 +103,175 @@ local function check_self(where, self)
   options.method(where, self, "_client")
 end
 
-local function check_name(where, name)
-  options.argument(where, "name", name, "name")
-end
-
-local function check_body(where, body)
-  options.argument(where, "body", body, "table")
-  if type(body.name) ~= "string" or body.name == "" then
-    options.misuse("%s: the body needs a name, a string that is not empty", where)
+-- A path has no place for these two, escaped or not; no endpoint may have such a name.
+local function check_segment(where, what, value)
+  options.argument(where, what, value, "name")
+  if value == "." or value == ".." then
+    options.misuse('%s: argument "%s" must be a name, got "%s"', where, what, value)
   end
 end
 
-local function path_of(name)
-  return BASE .. "/" .. client.escape(name)
+local function check_body(where, body, kind)
+  options.argument(where, "body", body, "table")
+  if kind ~= "named" then return end
+  if type(body.name) ~= "string" or body.name == "" then
+    options.misuse("%s: the body needs a name, a string that is not empty", where)
+  end
+  check_segment(where, "body.name", body.name)
 end
 
-local function call(self, policy, what, given)
-  what.timeout = given.timeout or self._timeout
-  what.request_id = given.request_id
-  return policy:run(function() return self._client:call(what) end)
+-- The arguments of a call by its row: those of the path, the body, the options.
+local function read_arguments(where, row, self, ...)
+  check_self(where, self)
+  local given = table.pack(...)
+  for index, what in ipairs(row.takes) do check_segment(where, what, given[index]) end
+  local count, body = #row.takes, nil
+  if row.body then
+    count = count + 1
+    body = given[count]
+    check_body(where, body, row.body)
+  end
+  return given, body, given[count + 1]
 end
 
----What is known of an endpoint. Waits.
----@param name string
----@param given? { timeout?: number|sluice.Timeout, request_id?: string }
----@return table? endpoint
----@return sluice.Error? err kind ResourceDoesNotExist where there is none
-function methods:get(name, given)
-  check_self("serving_endpoints:get", self)
-  check_name("serving_endpoints:get", name)
-  given = check_call("serving_endpoints:get", given)
-  return call(self, self._safe, {
-    method = "GET", path = path_of(name), operation = "get endpoint", object = name,
-  }, given)
+local function fill_in(self, name, body, given)
+  if config.names_entities(body) then return body end
+  local endpoint, err = self:get(name, given)
+  if not endpoint then return nil, err end
+  return config.completed(body, endpoint.config)
 end
 
----All endpoints, in short form. Waits.
----@param given? { timeout?: number|sluice.Timeout, request_id?: string }
----@return table[]? endpoints
----@return sluice.Error? err
-function methods:list(given)
-  check_self("serving_endpoints:list", self)
-  given = check_call("serving_endpoints:list", given)
-  local what = { method = "GET", path = BASE, operation = "list endpoints" }
-  local answer, err = call(self, self._safe, what, given)
-  if not answer then return nil, err end
-  local endpoints = answer.endpoints
-  return type(endpoints) == "table" and endpoints or {}
+local function send(self, row, arguments, body, given)
+  local what = {
+    method = row.method,
+    path = row.path:gsub("{(%d)}", function(index) return client.escape(arguments[tonumber(index)]) end),
+    body = body,
+    operation = row.operation,
+    object = row.takes[1] and arguments[1] or body and body.name,
+    timeout = given.timeout or self._timeout,
+    request_id = given.request_id,
+    text = row.text,
+    may_be_empty = row.may_be_empty,
+  }
+  local policy = row.is_safe and self._safe or self._unsafe
+  local answer, err = policy:run(function() return self._client:call(what) end)
+  if err and row.gone_is_done and errors.is(err) and err:is "NotFound" and #err.attempts > 1 then
+    return {} -- sent again after a lost answer, the second one finds nothing: the first has done it
+  end
+  return answer, err
 end
 
----Starts the creation of an endpoint. Waits for the answer, not for the endpoint.
----@param body { name: string, config?: table } the wire's own keys, passed on untouched
----@param given? { timeout?: number|sluice.Timeout, request_id?: string }
----@return table? endpoint as it is now, usually not ready
----@return sluice.Error? err kind ResourceAlreadyExists where the name is taken
-function methods:create(body, given)
-  check_self("serving_endpoints:create", self)
-  check_body("serving_endpoints:create", body)
-  given = check_call("serving_endpoints:create", given)
-  return call(self, self._unsafe, {
-    method = "POST", path = BASE, body = body, operation = "create endpoint", object = body.name,
-  }, given)
+local function call(self, row, arguments, body, given)
+  local err
+  if row.fills then
+    body, err = fill_in(self, arguments[1], body, given)
+    if not body then return nil, err end
+  end
+  local answer
+  answer, err = send(self, row, arguments, body, given)
+  if answer ~= nil and row.read then return row.read(answer) end
+  return answer, err
 end
 
-local WAIT = { timeout = "seconds?", on_poll = "callable?" }
-
----Creates an endpoint and waits until it is ready.
----@param body { name: string, config?: table }
----@param given? sluice.WaitOptions
----@return table? endpoint
----@return sluice.Error? err as of create and wait
-function methods:create_and_wait(body, given)
-  check_self("serving_endpoints:create_and_wait", self)
-  given = options.check("serving_endpoints:create_and_wait", given, WAIT)
-  check_body("serving_endpoints:create_and_wait", body)
-  local started = task.now()
-  local created, err = self:create(body)
-  if not created then return nil, err end
-  return waiter.wait(self, body.name, given, { started = started, is_new = true, config = body.config })
+local function define(row)
+  local where = "serving_endpoints:" .. row.name
+  return function(self, ...)
+    local arguments, body, given = read_arguments(where, row, self, ...)
+    return call(self, row, arguments, body, check_call(where, given))
+  end
 end
+
+local NO_OPTIONS <const> = {}
+
+local function define_wait(row)
+  local where = "serving_endpoints:" .. row.name .. "_and_wait"
+  return function(self, ...)
+    local arguments, body, given = read_arguments(where, row, self, ...)
+    given = options.check(where, given, waiter.OPTIONS)
+    local name = row.takes[1] and arguments[1] or body.name
+    -- a config that is part of the body, or the body itself
+    local sent = row.fills and body or body.config
+    return waiter.after(self, name, given, row.waits, sent, function()
+      return call(self, row, arguments, body, NO_OPTIONS)
+    end)
+  end
+end
+
+for _, row in ipairs(calls) do
+  methods[row.name] = define(row)
+  if row.waits then methods[row.name .. "_and_wait"] = define_wait(row) end
+end
+
+-- ---- what takes several calls ----
 
 ---Waits until an endpoint is ready and no update of it is under way.
 ---@param name string
 ---@param given? sluice.WaitOptions
 ---@return table? endpoint
----@return sluice.Error? err kind OperationFailed, with what the deployment says; OperationTimeout; or as of get
+---@return sluice.Error? err kind OperationFailed, with what the deployment says, and the end of its build log as `err.build_log`; OperationTimeout; or as of get
 function methods:wait(name, given)
   check_self("serving_endpoints:wait", self)
-  check_name("serving_endpoints:wait", name)
-  given = options.check("serving_endpoints:wait", given, WAIT)
+  check_segment("serving_endpoints:wait", "name", name)
+  given = options.check("serving_endpoints:wait", given, waiter.OPTIONS)
   return waiter.wait(self, name, given, { started = task.now() })
 end
 
----Deletes an endpoint. Waits for the answer.
+---Whether there is an endpoint of this name. Waits.
 ---@param name string
----@param given? { timeout?: number|sluice.Timeout, request_id?: string }
----@return table? answer
----@return sluice.Error? err kind ResourceDoesNotExist where there is none
-function methods:delete(name, given)
-  check_self("serving_endpoints:delete", self)
-  check_name("serving_endpoints:delete", name)
-  given = check_call("serving_endpoints:delete", given)
-  local answer, err = call(self, self._safe, {
-    method = "DELETE", path = path_of(name), operation = "delete endpoint", object = name,
-    may_be_empty = true,
-  }, given)
-  -- sent again after a lost answer, the second one finds nothing: the first has done it
-  if err and errors.is(err) and err:is "NotFound" and #err.attempts > 1 then return {} end
-  return answer, err
+---@param given? sluice.CallOptions
+---@return boolean? there nil where it cannot be known
+---@return sluice.Error? err
+function methods:exists(name, given)
+  check_self("serving_endpoints:exists", self)
+  check_segment("serving_endpoints:exists", "name", name)
+  return ensure.exists(self, name, check_call("serving_endpoints:exists", given))
 end
 
----Asks an endpoint once, as workspace:endpoint(name):query(...). Waits.
+---The endpoint of this name; created where there is none, by this call or by somebody who was faster. One that is
+---there is not changed: `sluice.meta(endpoint).drift` tells how it differs from the body (nil: not at all), and
+---a warning is logged; `.created` tells whether this call created it. Waits until it is ready.
+---@param body { name: string, config?: table }
+---@param given? sluice.WaitOptions
+---@return table? endpoint
+---@return sluice.Error? err as of get, create and wait
+function methods:get_or_create(body, given)
+  check_self("serving_endpoints:get_or_create", self)
+  check_body("serving_endpoints:get_or_create", body, "named")
+  given = options.check("serving_endpoints:get_or_create", given, waiter.OPTIONS)
+  return ensure.get_or_create(self, body, given)
+end
+
+---The endpoint of this name as the body says: created where there is none, changed where `config`, `tags`,
+---`ai_gateway` or `email_notifications` differ. `sluice.meta(endpoint).created` and `.updated` (the differences
+---there were, or false) tell what was done. Waits until it is ready.
+---@param body { name: string, config?: table }
+---@param given? sluice.WaitOptions
+---@return table? endpoint
+---@return sluice.Error? err as of the calls it makes; OperationFailed where something differs that the service cannot change
+function methods:create_or_update(body, given)
+  check_self("serving_endpoints:create_or_update", self)
+  check_body("serving_endpoints:create_or_update", body, "named")
+  given = options.check("serving_endpoints:create_or_update", given, waiter.OPTIONS)
+  return ensure.create_or_update(self, body, given)
+end
+
+local function endpoint_for(where, self, name, request, given)
+  check_self(where, self)
+  check_segment(where, "name", name)
+  options.argument(where, "request", request, "table")
+  options.check(where, given, query_options)
+  return databricks.new(self._client, name)
+end
+
+---Asks an endpoint once, as workspace:endpoint(name):query(...). Nothing is tried again. Waits.
 ---@param name string
 ---@param request table
----@param given? sluice.QueryOptions
+---@param given? sluice.QueryOptions `served_model` asks one served entity, whatever the traffic says
 ---@return table? response
 ---@return sluice.Error? err
 function methods:query(name, request, given)
-  check_self("serving_endpoints:query", self)
-  check_name("serving_endpoints:query", name)
-  options.argument("serving_endpoints:query", "request", request, "table")
-  options.check("serving_endpoints:query", given, query_options)
-  local response, err = databricks.new(self._client, name):query(request, given)
-  return response, err
+  local endpoint = endpoint_for("serving_endpoints:query", self, name, request, given)
+  return endpoint:query(request, given)
 end
 
 return serving
