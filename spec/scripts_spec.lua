@@ -25,6 +25,44 @@ describe("scripts/quickstart.lua", function()
   end)
 end)
 
+describe("scripts/get_or_create.lua", function()
+  it("creates the endpoint, waits, and asks it", function()
+    local result = support.sluice("--emulator", "scripts/get_or_create.lua", "a-name")
+    assert.equal(0, result.status, result.err)
+    assert.matches("^a%-name is READY, created\n%u[^\n]+\n$", result.out)
+    assert.matches("^a%-name: NOT_READY, IN_PROGRESS, rivers%-1 CREATING .*\na%-name: READY", result.err)
+  end)
+
+  it("finds one that is there, tells how it differs, and leaves it as it is", function()
+    local both = [[
+      dofile "scripts/get_or_create.lua"
+      arg[3] = "2"
+      dofile "scripts/get_or_create.lua" ]]
+    local result = support.with_file(both, function(path) return support.sluice("--emulator", path) end)
+    assert.equal(3, result.status, result.err)
+    assert.matches("\nrivers is READY, found\n"
+      .. 'config.served_entities.rivers%-1.entity_version: wanted "2", found "1"\n$', result.out)
+    assert.matches('"event":"endpoint differs from what is wanted"', result.err, 1, true)
+  end)
+end)
+
+describe("scripts/create_large.lua", function()
+  it("waits and tells what is served where", function()
+    local result = support.sluice("--emulator", "scripts/create_large.lua", "big", "main.demo.big", "7")
+    assert.equal(0, result.status, result.err)
+    assert.equal("big serves main.demo.big 7 on GPU_LARGE\n", result.out)
+    assert.matches("^big: NOT_READY, IN_PROGRESS, big%-7 CREATING .*, 0:00\n", result.err)
+    assert.matches("big: READY, NOT_UPDATING, big%-7 READY, 0:01\n$", result.err)
+  end)
+
+  it("tells why it cannot", function()
+    local result = support.sluice("--emulator", "scripts/create_large.lua", "a/b")
+    assert.equal(1, result.status)
+    assert.equal("", result.out)
+    assert.matches("^create endpoint a/b: .*InvalidParameterValue", result.err)
+  end)
+end)
+
 describe("scripts/concurrent.lua", function()
   local function rows_of(text)
     local rows = {}
