@@ -68,6 +68,7 @@ describe("an err", function()
       TemporarilyUnavailable = true, NotImplemented = false, TLSError = false, BadRequest = false,
       JsonError = false, TimeoutError = true, OperationTimeout = false, OperationFailed = false,
       TaskCancelled = false, TruncatedStream = true, QueueFull = true, ConfigError = false,
+      CircuitOpen = true,
     } do
       assert.equal(expected, errors.new(kind).retryable, kind)
     end
@@ -77,6 +78,16 @@ describe("an err", function()
     assert.is_true(errors.new("TruncatedStream").maybe_executed)
     assert.is_nil(errors.new("ConnectError").maybe_executed)
     assert.is_false(errors.new("ConnectError", { retryable = false }).retryable)
+  end)
+
+  it("finds what is said of the nearest kind", function()
+    local map = { APIError = 1, NotFound = 2, DataLoss = false }
+    for kind, expected in pairs { ResourceDoesNotExist = 2, InternalError = 1, DataLoss = false } do
+      assert.equal(expected, errors.nearest(kind, map))
+    end
+    assert.is_nil(errors.nearest("TLSError", map))
+    assert.equal("APIError", errors.kind_named "DatabricksError")
+    assert.equal("NotFound", errors.kind_named "NotFound")
   end)
 
   it("becomes JSON without its response", function()
@@ -130,6 +141,11 @@ describe("errors.from_response", function()
     assert.is_false(read(503, "", { ["X-Should-Retry"] = "false" }).retryable)
     assert.is_true(read(400, "", { ["X-Should-Retry"] = "true" }).retryable)
     assert.is_true(read(400, { error_code = "REQUEST_LIMIT_EXCEEDED" }).retryable)
+    assert.is_false(read(503, "", { ["x-should-retry"] = " False " }).should_retry)
+    assert.is_nil(read(503, "", { ["x-should-retry"] = "perhaps" }).should_retry)
+    local spent = { error = { code = "insufficient_quota" } }
+    assert.is_false(read(429, spent).retryable)
+    assert.is_true(read(429, spent, { ["x-should-retry"] = "true" }).retryable)
   end)
 
   it("reads every shape of body", function()
@@ -382,7 +398,7 @@ describe("wire_error.from_frame", function()
   it("passes over frames that tell of none", function()
     for _, text in ipairs {
       '{"choices":[{"delta":{"content":"error"}}]}', '{"error":null,"choices":[]}', '{"error":{}}',
-      '{"error":""}', '{"error":false}', '{"error":17}', '{}', '[]', '[{"error":"x"}]', '"error"', "12", "true",
+      '{"error":""}', '{"error":false}', '{"error":17}', '{}', '[]', '[{"error":"x"}]', '"error"', "12",
       '{"choices":[],"error_code":"X"}', '{"error_code":null}',
       '{"type":"response.failed","response":{"error":null}}',
     } do

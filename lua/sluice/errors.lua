@@ -23,6 +23,7 @@ local errors = {}
 ---@field retryable boolean whether the same request may succeed when sent again
 ---@field maybe_executed boolean? the server may have done the work although no answer came
 ---@field limit string? which time limit fired: "connect", "first_byte", ...
+---@field should_retry boolean? the server's `x-should-retry`, where it sent one
 ---@field retry_after number? seconds the server asks to wait
 ---@field attempts sluice.Attempt[]? every try, when there were retries
 ---@field gave_up string? why there was no further try: "attempts", "maybe_executed", "total", "max_hint", "budget"
@@ -73,6 +74,7 @@ local parents = {
   EventTooLarge = "ProtocolError",
 
   QueueFull = false, -- turned away by a limit of ours, nothing was sent
+  CircuitOpen = false, -- turned away by a breaker of ours, nothing was sent
   ConfigError = false, -- host, token or profile: nothing was tried
 
   OperationFailed = false,
@@ -124,6 +126,7 @@ local retryable_kinds = {
   ConnectError = true,
   TimeoutError = true,
   QueueFull = true,
+  CircuitOpen = true,
   OperationTimeout = false,
   TruncatedStream = true,
 }
@@ -199,13 +202,24 @@ function methods:detail(name)
   return require("sluice.wire_error").detail(self.details, name)
 end
 
-local function default_retryable(kind)
+---The name in the hierarchy that is meant: that of an alias is another one.
+---@param kind string
+---@return string
+function errors.kind_named(kind)
+  return aliases[kind] or kind
+end
+
+---What a map from kinds says of this kind, or else of the nearest one above it; nil for nothing.
+---@param kind string
+---@param map table<string, any>
+---@return any
+function errors.nearest(kind, map)
   while kind do
-    local known = retryable_kinds[kind]
-    if known ~= nil then return known end
+    local found = map[kind]
+    if found ~= nil then return found end
     kind = parents[kind]
   end
-  return false
+  return nil
 end
 
 -- One line of text without control characters, at most MAX_EXCERPT bytes, cut between characters.
@@ -241,7 +255,7 @@ function errors.new(kind, fields)
   err.kind = kind
   if parents[kind] == nil then parents[kind] = false end
   err.message = tostring(err.message or kind)
-  if err.retryable == nil then err.retryable = default_retryable(kind) end
+  if err.retryable == nil then err.retryable = (errors.nearest(kind, retryable_kinds) or false) end
   if err.maybe_executed == nil then
     local cut = is_kind(kind, "TimeoutError") and not UNSENT_LIMITS[err.limit]
     if cut or kind == "TruncatedStream" then err.maybe_executed = true end
@@ -370,16 +384,23 @@ local function request_id_of(res)
   return res.headers["x-request-id"] or res.headers["x-databricks-request-id"]
 end
 
--- A server that says it outright is believed before all tables.
-local function retryable_answer(res, kind, given)
-  local word, status = res.headers["x-should-retry"], res.status
+-- What x-should-retry says: nil for nothing.
+local function should_retry(res)
+  local word = res.headers["x-should-retry"]
   word = word and word:lower():match "^%s*(%a+)%s*$"
   if word == "true" then return true end
   if word == "false" then return false end
+  return nil
+end
+
+-- A server that says it outright is believed before all tables.
+local function retryable_answer(res, kind, said, given)
+  local status = res.status
+  if said ~= nil then return said end
   if given ~= nil then return given end
   if status == 408 or status == 425 then return true end
   if status == 505 then return false end
-  return default_retryable(kind)
+  return (errors.nearest(kind, retryable_kinds) or false)
 end
 
 ---The fields that what a server said gives to an err: for those who read frames and answers.
@@ -412,7 +433,8 @@ function errors.from_response(res, context)
   fields.message = errors.excerpt(found.message)
   fields.request_id = request_id_of(res) or fields.request_id
   fields.retry_after = wire.retry_after(res, found.details)
-  fields.retryable = retryable_answer(res, kind, fields.retryable)
+  fields.should_retry = should_retry(res)
+  fields.retryable = retryable_answer(res, kind, fields.should_retry, fields.retryable)
   fields.response, fields.cause = res, failure
   for name, value in pairs(context or {}) do fields[name] = value end
   fields.settings = REFUSALS[errors.kind_of(status)] and errors.settings(fields.settings) or nil
