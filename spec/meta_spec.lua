@@ -16,6 +16,22 @@ describe("meta", function()
     assert.same({}, meta.get(nil))
   end)
 
+  it("asks the object's metatable for what was known from the start, once", function()
+    local asked = 0
+    local function facts()
+      asked = asked + 1
+      return { timing = 1, status = 200 }
+    end
+    local first, second = setmetatable({}, { __facts = facts }), setmetatable({}, { __facts = facts })
+    assert.same({ timing = 1, status = 200 }, meta.get(first))
+    meta.set(first, { timing = 2 })
+    assert.same({ timing = 2, status = 200 }, meta.get(first))
+    assert.equal(1, asked)
+    meta.set(second, { more = 3 })
+    assert.same({ timing = 1, status = 200, more = 3 }, meta.get(second))
+    assert.same({}, meta.get(setmetatable({}, { __facts = function() return nil end })))
+  end)
+
   it("forgets with the object", function()
     local kept = setmetatable({}, { __mode = "v" })
     do

@@ -234,19 +234,24 @@ local function make_error(failure)
   return meta.set(errors.new(failure.kind, failure), facts)
 end
 
--- Made when the first header is asked for: most answers are read for their status and body alone.
-local function fields_of(head)
-  local flat, fields = core.fields(head), {}
-  for index = 1, #flat, 2 do fields[#fields + 1] = { flat[index], flat[index + 1] } end
-  return fields
-end
+-- What is made of the record of an answer when it is asked for: most are read for their status and
+-- body alone.
+local later = {
+  reason = core.reason,
+  facts = core.facts,
+  headers = function(record)
+    local flat, fields = core.fields(record), {}
+    for index = 1, #flat, 2 do fields[#fields + 1] = { flat[index], flat[index + 1] } end
+    return fields
+  end,
+}
 
-local function make_streamed(status, reason, head, transfer, facts)
+local function make_streamed(status, record, transfer)
   local res
   res = response.new {
     status = status,
-    reason = reason,
-    headers = function() return fields_of(head) end,
+    reason = core.reason(record),
+    headers = function() return later.headers(record) end,
     read = function()
       local piece, failure = transfer:read()
       if piece then return piece end
@@ -256,12 +261,7 @@ local function make_streamed(status, reason, head, transfer, facts)
     end,
     close = function() transfer:close() end,
   }
-  return meta.set(res, facts)
-end
-
-local function make_response(stream, status, reason, head, body, facts)
-  if stream then return make_streamed(status, reason, head, body, facts) end
-  return meta.set(response.whole(status, reason, fields_of, head, body), facts)
+  return meta.set(res, core.facts(record))
 end
 
 local abandoned = { __close = function(guard) if guard.transfer then guard.transfer:close() end end }
@@ -289,18 +289,21 @@ end
 
 -- One request and its answer: a response; nil and err; or false and what is wrong with the request.
 local function exchange(self, method, url, fields, body, next_piece, settings)
-  local status, reason, head, content, facts
+  local status, record, content
   if body == true then
     local transfer, wrong = self._engine:start(method, url, fields, true, settings)
     if not transfer then return false, wrong end
-    status, reason, head, content, facts = upload(transfer, next_piece)
-    if status == false then return nil, reason end
+    status, record, content = upload(transfer, next_piece)
+    if status == false then return nil, record end
   else
-    status, reason, head, content, facts = self._engine:perform(method, url, fields, body, settings)
+    status, record, content = self._engine:perform(method, url, fields, body, settings)
   end
-  if status then return make_response(settings.stream, status, reason, head, content, facts) end
-  if type(reason) == "string" then return false, reason end
-  return nil, make_error(reason)
+  if status then
+    if settings.stream then return make_streamed(status, record, content) end
+    return response.whole(status, content, later, record)
+  end
+  if type(record) == "string" then return false, record end
+  return nil, make_error(record)
 end
 
 -- Without user, password, query and fragment.

@@ -6,12 +6,24 @@ local meta = {}
 -- An entry lives as long as its object does.
 local facts = setmetatable({}, { __mode = "k" })
 
+-- What is known of the object, or nil. Its metatable may have a function `__facts` that gives what was
+-- known from the start, so that nothing is made for those that nobody asks about.
+local function known(object)
+  local kept = facts[object]
+  if kept then return kept end
+  local its = getmetatable(object)
+  local first = type(its) == "table" and rawget(its, "__facts")
+  kept = first and first(object)
+  if kept then facts[object] = kept end
+  return kept
+end
+
 ---Adds facts about an object; those of the same name are replaced.
 ---@param object table|userdata|function
 ---@param more table
 ---@return table|userdata|function object
 function meta.set(object, more)
-  local kept = facts[object]
+  local kept = known(object)
   if not kept then
     kept = {}
     facts[object] = kept
@@ -24,7 +36,7 @@ end
 ---@param object any
 ---@return table facts `timing`, `request_id`, `status`, `attempts`, ...; what is there depends on the object
 function meta.get(object)
-  return object ~= nil and facts[object] or {}
+  return object ~= nil and known(object) or {}
 end
 
 return meta

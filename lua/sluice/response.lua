@@ -14,11 +14,20 @@ local response = {}
 local methods = {}
 local metatable = { __name = "sluice.response" }
 
+-- For sluice.meta.
+function metatable.__facts(self)
+  local later = rawget(self, "_later")
+  return later and later.facts and later.facts(self._record)
+end
+
 function metatable.__index(self, key)
   if key == "headers" then
-    local object = headers.new(rawget(self, "_later")(rawget(self, "_head")))
-    self.headers, self._later, self._head = object, nil, nil
-    return object
+    self.headers = headers.new(rawget(self, "_later").headers(rawget(self, "_record")))
+    return self.headers
+  end
+  if key == "reason" then
+    self.reason = rawget(self, "_later").reason(self._record)
+    return self.reason
   end
   if key == "body" then
     local body, err = methods.text(self)
@@ -50,23 +59,21 @@ function response.new(fields)
     status = fields.status,
     reason = fields.reason or "",
     headers = make_headers(fields.headers),
-    _later = type(fields.headers) == "function" and fields.headers or nil,
+    _later = type(fields.headers) == "function" and { headers = fields.headers } or nil,
     _whole = fields.read == nil and (fields.body or "") or nil,
     _read = fields.read,
     _close = fields.close,
   }, metatable)
 end
 
----As response.new for a body that is there, without a table in between: for a transport in a hurry.
+---As response.new for a body that is there, without tables in between: for a transport in a hurry.
 ---@param status integer
----@param reason string
----@param later fun(head: any): table gives the headers when they are first asked for
----@param head any what `later` gets
 ---@param body string
+---@param later { headers: function, reason: function, facts: function } gives each, and what sluice.meta shows, when it is first asked for
+---@param record any what the functions of `later` get
 ---@return sluice.Response
-function response.whole(status, reason, later, head, body)
-  local object = { status = status, reason = reason, _later = later, _head = head, _whole = body }
-  return setmetatable(object, metatable)
+function response.whole(status, body, later, record)
+  return setmetatable({ status = status, _whole = body, _later = later, _record = record }, metatable)
 end
 
 ---Whether the value is a response.

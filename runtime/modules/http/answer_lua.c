@@ -10,29 +10,50 @@ static void http_set_seconds(lua_State *L, const char *name, int64_t microsecond
     lua_setfield(L, -2, name);
 }
 
-void sl_http_push_facts(lua_State *L, const sl_http_transfer *transfer)
-{
+/** What a record begins with; the head as it came follows. */
+typedef struct http_facts {
     sl_http_timing timing;
-    sl_http_transfer_timing(transfer, &timing);
+    uint64_t received;
+    int remote_port;
+    char remote_address[sizeof((sl_http_transfer *)0)->remote_address];
+} http_facts;
+
+static void http_take_facts(const sl_http_transfer *transfer, http_facts *facts)
+{
+    sl_http_transfer_timing(transfer, &facts->timing);
+    facts->received = transfer->received;
+    facts->remote_port = transfer->remote_port;
+    memcpy(facts->remote_address, transfer->remote_address, sizeof facts->remote_address);
+}
+
+static void http_show_facts(lua_State *L, const http_facts *facts)
+{
+    const sl_http_timing *timing = &facts->timing;
     lua_createtable(L, 0, 2);
     lua_createtable(L, 0, 8);
-    http_set_seconds(L, "queue", timing.queue);
-    http_set_seconds(L, "resolve", timing.resolve);
-    http_set_seconds(L, "connect", timing.connect);
-    http_set_seconds(L, "tls", timing.tls);
-    http_set_seconds(L, "first_byte", timing.first_byte);
-    http_set_seconds(L, "total", timing.total);
-    lua_pushboolean(L, timing.reused);
+    http_set_seconds(L, "queue", timing->queue);
+    http_set_seconds(L, "resolve", timing->resolve);
+    http_set_seconds(L, "connect", timing->connect);
+    http_set_seconds(L, "tls", timing->tls);
+    http_set_seconds(L, "first_byte", timing->first_byte);
+    http_set_seconds(L, "total", timing->total);
+    lua_pushboolean(L, timing->reused);
     lua_setfield(L, -2, "reused");
-    lua_pushinteger(L, (lua_Integer)transfer->received);
+    lua_pushinteger(L, (lua_Integer)facts->received);
     lua_setfield(L, -2, "bytes_in");
     lua_setfield(L, -2, "timing");
-    if (transfer->remote_address[0]) {
-        bool v6 = strchr(transfer->remote_address, ':') != NULL;
-        lua_pushfstring(L, v6 ? "[%s]:%d" : "%s:%d", transfer->remote_address,
-                        transfer->remote_port);
+    if (facts->remote_address[0]) {
+        bool v6 = strchr(facts->remote_address, ':') != NULL;
+        lua_pushfstring(L, v6 ? "[%s]:%d" : "%s:%d", facts->remote_address, facts->remote_port);
         lua_setfield(L, -2, "remote_address");
     }
+}
+
+void sl_http_push_facts(lua_State *L, const sl_http_transfer *transfer)
+{
+    http_facts facts;
+    http_take_facts(transfer, &facts);
+    http_show_facts(L, &facts);
 }
 
 static void http_set_text(lua_State *L, const char *name, const char *text)
@@ -93,25 +114,61 @@ static const char *line_end(const char *at, const char *end)
     return stop ? stop + 1 : end;
 }
 
-void sl_http_push_head(lua_State *L, const sl_http_buffer *head)
+/* ---- records ---- */
+
+void sl_http_push_record(lua_State *L, const sl_http_transfer *transfer)
 {
-    const char *at = head->data, *end = head->data + head->size;
-    const char *next = line_end(at, end), *stop = next;
+    http_facts facts;
+    memset(&facts, 0, sizeof facts); /* what stands between the fields goes into the string too */
+    http_take_facts(transfer, &facts);
+    const sl_http_buffer *head = &transfer->head;
+    luaL_Buffer record;
+    char *out = luaL_buffinitsize(L, &record, sizeof facts + head->size);
+    memcpy(out, &facts, sizeof facts);
+    memcpy(out + sizeof facts, head->data, head->size);
+    luaL_pushresultsize(&record, sizeof facts + head->size);
+}
+
+/** The head of the record that is the first argument. */
+static const char *check_record(lua_State *L, http_facts *facts, const char **end)
+{
+    size_t size;
+    const char *record = luaL_checklstring(L, 1, &size);
+    luaL_argcheck(L, size >= sizeof *facts, 1, "what an answer left expected");
+    memcpy(facts, record, sizeof *facts);
+    facts->remote_address[sizeof facts->remote_address - 1] = '\0';
+    *end = record + size;
+    return record + sizeof *facts;
+}
+
+int sl_http_record_facts(lua_State *L)
+{
+    http_facts facts;
+    const char *end;
+    check_record(L, &facts, &end);
+    http_show_facts(L, &facts);
+    return 1;
+}
+
+int sl_http_record_reason(lua_State *L)
+{
+    http_facts facts;
+    const char *end, *at = check_record(L, &facts, &end), *stop = line_end(at, end);
     while (stop > at && http_is_blank(stop[-1]))
         stop--;
     const char *space = memchr(at, ' ', (size_t)(stop - at));
     const char *reason = space && stop - space > 5 ? space + 5 : stop;
     lua_pushlstring(L, reason, (size_t)(stop - reason));
-    lua_pushlstring(L, next, (size_t)(end - next));
+    return 1;
 }
 
-int sl_http_fields(lua_State *L)
+int sl_http_record_fields(lua_State *L)
 {
-    size_t size;
-    const char *at = luaL_checklstring(L, 1, &size), *end = at + size, *next;
+    http_facts facts;
+    const char *end, *at = check_record(L, &facts, &end), *next;
     lua_createtable(L, 16, 0);
     lua_Integer count = 0;
-    for (; at < end; at = next) {
+    for (at = line_end(at, end); at < end; at = next) {
         next = line_end(at, end);
         if (!http_push_field(L, at, next))
             continue;

@@ -9,9 +9,16 @@
 void sl_http_push_facts(lua_State *L, const sl_http_transfer *transfer);
 /** Pushes nil and { kind =, message =, phase =, limit =, code =, object =, facts =, ... }; 2. */
 int sl_http_push_failure(lua_State *L, const sl_http_transfer *transfer);
-/** Pushes the reason phrase and the header lines as they came. */
-void sl_http_push_head(lua_State *L, const sl_http_buffer *head);
-/** A Lua function: (header lines) gives { name, value, name, value, ... }. */
-int sl_http_fields(lua_State *L);
+/** Pushes what is known beside status and body, as bytes for the functions below: most answers are
+ * never asked for it. */
+void sl_http_push_record(lua_State *L, const sl_http_transfer *transfer);
+
+/* Lua functions of such bytes: */
+/** The facts, as of sl_http_push_facts. */
+int sl_http_record_facts(lua_State *L);
+/** The header fields, { name, value, name, value, ... }. */
+int sl_http_record_fields(lua_State *L);
+/** The reason phrase. */
+int sl_http_record_reason(lua_State *L);
 
 #endif

@@ -231,7 +231,7 @@ static void give_back_transfer(lua_State *L, int index)
 
 /**
  * Continues when the head (streamed) or all of it is there. `ctx` is the transfer's place on the
- * stack. Gives status, reason, header lines, body (or the transfer), facts.
+ * stack. Gives status, record (see answer_lua.h), body (or the transfer).
  */
 static int transfer_answer(lua_State *L, int status, lua_KContext ctx)
 {
@@ -247,15 +247,14 @@ static int transfer_answer(lua_State *L, int status, lua_KContext ctx)
         return count;
     }
     lua_pushinteger(L, transfer->status);
-    sl_http_push_head(L, &transfer->head);
-    if (transfer->streamed)
+    sl_http_push_record(L, transfer);
+    if (transfer->streamed) {
         lua_pushvalue(L, (int)ctx);
-    else
-        lua_pushlstring(L, transfer->body.data ? transfer->body.data : "", transfer->body.size);
-    sl_http_push_facts(L, transfer);
-    if (!transfer->streamed)
-        give_back_transfer(L, (int)ctx);
-    return 5;
+        return 3;
+    }
+    lua_pushlstring(L, transfer->body.data ? transfer->body.data : "", transfer->body.size);
+    give_back_transfer(L, (int)ctx);
+    return 3;
 }
 
 /* ---- starting one ---- */
@@ -493,7 +492,9 @@ static const luaL_Reg http_transfer_metamethods[] = {
 
 static const luaL_Reg http_functions[] = {
     {"open", l_http_open},
-    {"fields", sl_http_fields},
+    {"facts", sl_http_record_facts},
+    {"fields", sl_http_record_fields},
+    {"reason", sl_http_record_reason},
     {"join", sl_http_join_lua},
     {NULL, NULL},
 };
