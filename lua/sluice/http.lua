@@ -123,7 +123,13 @@ local function add_limits(settings, given)
   for name, value in pairs(given or {}) do settings[name] = value end
 end
 
--- What the engine reads, for an answer of this kind.
+-- `compiled`: as the engine takes them.
+local function compile(settings)
+  settings.compiled = core.settings(settings)
+  return settings
+end
+
+-- For an answer of this kind.
 local function make_settings(defaults, given, stream)
   local settings = { stream = stream, verify = true, decompress = true }
   add_limits(settings, stream and LIMITS_STREAM or LIMITS_WHOLE)
@@ -135,7 +141,7 @@ local function make_settings(defaults, given, stream)
   end
   if given.decompress ~= nil then settings.decompress = given.decompress end
   settings.ca_file = given.ca_file
-  return settings
+  return compile(settings)
 end
 
 -- Options of a request that make settings of its own.
@@ -291,12 +297,12 @@ end
 local function exchange(self, method, url, fields, body, next_piece, settings)
   local status, record, content
   if body == true then
-    local transfer, wrong = self._engine:start(method, url, fields, true, settings)
+    local transfer, wrong = self._engine:start(method, url, fields, true, settings.compiled)
     if not transfer then return false, wrong end
     status, record, content = upload(transfer, next_piece)
     if status == false then return nil, record end
   else
-    status, record, content = self._engine:perform(method, url, fields, body, settings)
+    status, record, content = self._engine:perform(method, url, fields, body, settings.compiled)
   end
   if status then
     if settings.stream then return make_streamed(status, record, content) end
@@ -342,7 +348,7 @@ local function remaining(settings, deadline)
   local left = {}
   for name, value in pairs(settings) do left[name] = value end
   left.total = math.max(deadline - task.now(), 0)
-  return left
+  return compile(left)
 end
 
 -- Follows redirects, at most so many, from an answer that may be one.

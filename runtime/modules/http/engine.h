@@ -69,18 +69,8 @@ typedef struct sl_http_field {
     size_t name_size, value_size;
 } sl_http_field;
 
-/** Pointers hold during sl_http_transfer_start only, but for `body`: until the transfer ends. */
-typedef struct sl_http_request {
-    const char *method;
-    const char *url;
-    size_t url_size;
-    const sl_http_field *fields;
-    size_t field_count;
-    /** NULL without one. */
-    const char *body;
-    size_t body_size;
-    /** The body comes by sl_http_transfer_send instead. */
-    bool upload;
+/** What many requests have alike. */
+typedef struct sl_http_settings {
     /** The body of the answer is read in pieces, with back-pressure. */
     bool streamed;
     /** Check certificate and host name. */
@@ -94,6 +84,21 @@ typedef struct sl_http_request {
     uint64_t max_response;
     /** Microseconds; 0: no limit. */
     int64_t limits[SL_HTTP_LIMITS];
+} sl_http_settings;
+
+/** Pointers hold during sl_http_transfer_start only, but for `body`: until the transfer ends. */
+typedef struct sl_http_request {
+    const char *method;
+    const char *url;
+    size_t url_size;
+    const sl_http_field *fields;
+    size_t field_count;
+    /** NULL without one. */
+    const char *body;
+    size_t body_size;
+    /** The body comes by sl_http_transfer_send instead. */
+    bool upload;
+    const sl_http_settings *settings;
 } sl_http_request;
 
 enum sl_http_state {

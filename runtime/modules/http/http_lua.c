@@ -10,11 +10,14 @@ LUAMOD_API int luaopen_sluice_core_http(lua_State *L);
 
 static const char http_engine_type[] = "sluice.http.engine";
 static const char http_transfer_type[] = "sluice.http.transfer";
+static const char http_settings_type[] = "sluice.http.settings";
 
 enum {
     /** Transfers kept for later requests: the userdata, its finalizer and its buffers cost more
      * than the rest of the binding. */
     HTTP_MAX_POOLED = 256,
+    /** Header fields that need no memory for a request's list of them. */
+    HTTP_FEW_FIELDS = 16,
 };
 
 /** User value: the transfers that wait to be used again, an array. */
@@ -272,35 +275,46 @@ static int64_t limit_of_field(lua_State *L, int settings, const char *name)
     return microseconds > 0 ? microseconds : 1;
 }
 
-static void http_read_settings(lua_State *L, int settings, sl_http_request *request)
+/** { stream =, verify =, decompress =, queue =, connect =, first_byte =, idle =, total =,
+ * max_response =, ca_file = }: read once, for many requests. */
+static int l_http_settings(lua_State *L)
 {
-    request->streamed = flag_of_field(L, settings, "stream");
-    request->verify = flag_of_field(L, settings, "verify");
-    request->decompress = flag_of_field(L, settings, "decompress");
-    request->limits[SL_HTTP_QUEUE] = limit_of_field(L, settings, "queue");
-    request->limits[SL_HTTP_CONNECT] = limit_of_field(L, settings, "connect");
-    request->limits[SL_HTTP_FIRST_BYTE] = limit_of_field(L, settings, "first_byte");
-    request->limits[SL_HTTP_IDLE] = limit_of_field(L, settings, "idle");
-    request->limits[SL_HTTP_TOTAL] = limit_of_field(L, settings, "total");
-    lua_getfield(L, settings, "max_response");
-    request->max_response = (uint64_t)lua_tointeger(L, -1);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    sl_http_settings *settings = lua_newuserdatauv(L, sizeof *settings, 1);
+    *settings = (sl_http_settings){
+        .streamed = flag_of_field(L, 1, "stream"),
+        .verify = flag_of_field(L, 1, "verify"),
+        .decompress = flag_of_field(L, 1, "decompress"),
+        .limits[SL_HTTP_QUEUE] = limit_of_field(L, 1, "queue"),
+        .limits[SL_HTTP_CONNECT] = limit_of_field(L, 1, "connect"),
+        .limits[SL_HTTP_FIRST_BYTE] = limit_of_field(L, 1, "first_byte"),
+        .limits[SL_HTTP_IDLE] = limit_of_field(L, 1, "idle"),
+        .limits[SL_HTTP_TOTAL] = limit_of_field(L, 1, "total"),
+    };
+    luaL_setmetatable(L, http_settings_type);
+    lua_getfield(L, 1, "max_response");
+    settings->max_response = (uint64_t)lua_tointeger(L, -1);
     lua_pop(L, 1);
-    /* stays in the caller's table for as long as the pointer is used */
-    lua_getfield(L, settings, "ca_file");
-    request->ca_file = lua_tostring(L, -1);
-    lua_pop(L, 1);
-    if (request->ca_file)
+    lua_getfield(L, 1, "ca_file");
+    settings->ca_file = lua_tostring(L, -1);
+    if (settings->ca_file)
         sl_require_capability(L, SL_CAN_READ_FILES, "http.request: ca_file");
+    lua_setiuservalue(L, 2, 1);
+    return 1;
 }
 
-/** { name, value, name, value, ... }; in memory of Lua's, on the stack. */
-static void http_read_fields(lua_State *L, int index, sl_http_request *request)
+/** { name, value, name, value, ... }, put into `few`, or where they are more into memory of Lua's on
+ * the stack. */
+static void http_read_fields(lua_State *L, int index, sl_http_request *request, sl_http_field *few)
 {
     lua_Unsigned count = lua_rawlen(L, index) / 2;
     if (count == 0)
         return;
     luaL_argcheck(L, count < 10000, index, "too many headers");
-    sl_http_field *fields = lua_newuserdatauv(L, (size_t)count * sizeof *fields, 0);
+    sl_http_field *fields = few;
+    if (count > HTTP_FEW_FIELDS)
+        fields = lua_newuserdatauv(L, (size_t)count * sizeof *fields, 0);
     for (lua_Unsigned i = 0; i < count; i++) {
         lua_rawgeti(L, index, (lua_Integer)(2 * i + 1));
         lua_rawgeti(L, index, (lua_Integer)(2 * i + 2));
@@ -342,7 +356,7 @@ static lua_transfer *start_transfer(lua_State *L)
     sl_http_request request = {.method = luaL_checkstring(L, ARG_METHOD)};
     request.url = luaL_checklstring(L, ARG_URL, &request.url_size);
     luaL_checktype(L, ARG_FIELDS, LUA_TTABLE);
-    luaL_checktype(L, ARG_SETTINGS, LUA_TTABLE);
+    request.settings = luaL_checkudata(L, ARG_SETTINGS, http_settings_type);
     lua_settop(L, ARG_SETTINGS);
     request.upload = lua_type(L, ARG_BODY) == LUA_TBOOLEAN;
     if (!request.upload)
@@ -350,11 +364,11 @@ static lua_transfer *start_transfer(lua_State *L)
     sl_require_capability(L, SL_CAN_CONNECT, "http.request");
     sl_require_real_time(L, "http.request");
     sl_wait_check(L);
-    http_read_settings(L, ARG_SETTINGS, &request);
     lua_transfer *self = push_transfer(L, engine);
     lua_pushvalue(L, ARG_BODY);
     lua_setiuservalue(L, ARG_TRANSFER, 1);
-    http_read_fields(L, ARG_FIELDS, &request);
+    sl_http_field few[HTTP_FEW_FIELDS];
+    http_read_fields(L, ARG_FIELDS, &request, few);
     const char *reason = sl_http_transfer_start(engine->engine, &self->transfer, &request);
     lua_settop(L, ARG_TRANSFER);
     if (!reason)
@@ -495,6 +509,7 @@ static const luaL_Reg http_functions[] = {
     {"facts", sl_http_record_facts},
     {"fields", sl_http_record_fields},
     {"reason", sl_http_record_reason},
+    {"settings", l_http_settings},
     {"join", sl_http_join_lua},
     {NULL, NULL},
 };
@@ -514,6 +529,8 @@ int luaopen_sluice_core_http(lua_State *L)
 {
     http_register_type(L, http_engine_type, http_engine_methods, http_engine_metamethods);
     http_register_type(L, http_transfer_type, http_transfer_methods, http_transfer_metamethods);
+    luaL_newmetatable(L, http_settings_type);
+    lua_pop(L, 1);
     luaL_newlib(L, http_functions);
     return 1;
 }

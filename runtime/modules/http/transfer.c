@@ -144,24 +144,33 @@ static bool http_copy_fields(sl_http_transfer *transfer, const sl_http_request *
     return true;
 }
 
+/** Cut where it is long. */
+static void http_copy_text(char *to, size_t room, const char *text)
+{
+    size_t size = strnlen(text, room - 1);
+    memcpy(to, text, size);
+    to[size] = '\0';
+}
+
 static bool http_copy_request(sl_http_transfer *transfer, const sl_http_request *request)
 {
-    memcpy(transfer->method, request->method, strlen(request->method) + 1);
-    snprintf(transfer->label, sizeof transfer->label, "%s", transfer->target->label);
-    memcpy(transfer->limits, request->limits, sizeof transfer->limits);
-    transfer->max_response = request->max_response;
+    const sl_http_settings *settings = request->settings;
+    http_copy_text(transfer->method, sizeof transfer->method, request->method);
+    http_copy_text(transfer->label, sizeof transfer->label, transfer->target->label);
+    memcpy(transfer->limits, settings->limits, sizeof transfer->limits);
+    transfer->max_response = settings->max_response;
     transfer->request_body = request->body;
     transfer->request_body_size = request->body_size;
     transfer->is_upload = request->upload;
-    transfer->streamed = request->streamed;
-    transfer->verify = request->verify;
-    transfer->decompress = request->decompress;
-    if (request->ca_file) {
-        size_t size = strlen(request->ca_file) + 1;
+    transfer->streamed = settings->streamed;
+    transfer->verify = settings->verify;
+    transfer->decompress = settings->decompress;
+    if (settings->ca_file) {
+        size_t size = strlen(settings->ca_file) + 1;
         transfer->ca_file = sl_alloc(transfer->engine->core, size);
         if (!transfer->ca_file)
             return false;
-        memcpy(transfer->ca_file, request->ca_file, size);
+        memcpy(transfer->ca_file, settings->ca_file, size);
     }
     return http_copy_fields(transfer, request);
 }
