@@ -135,7 +135,7 @@ describe("drift", function()
       [ENTITY .. ".min_provisioned_concurrency: wanted 4, found nothing"] = function(_, entity)
         entity.min_provisioned_concurrency = 4
       end,
-      [ENTITY .. '.environment_vars.A: wanted "1", found nothing'] = function(_, entity)
+      [ENTITY .. '.environment_vars.A: wanted "***", found nothing'] = function(_, entity)
         entity.environment_vars = { A = "1" }
       end,
       ['description: wanted "new", found ""'] = function(body) body.description = "new" end,
@@ -158,7 +158,7 @@ describe("drift", function()
       entity.environment_vars = { OLD = "1" }
       entity.workload_type = "GPU_LARGE"
     end)
-    assert.equal(ENTITY .. '.environment_vars.OLD: wanted nothing, found "1"; '
+    assert.equal(ENTITY .. '.environment_vars.OLD: wanted nothing, found "***"; '
       .. ENTITY .. '.workload_type: wanted "CPU", found "GPU_LARGE"', text_of(wanted(), endpoint))
   end)
 
@@ -204,6 +204,18 @@ describe("drift", function()
     local differences = drift.between(wanted(function(_, entity) entity.entity_version = "2" end), found())
     local text = json.encode(differences, { canonical = true })
     assert.equal('[{"found":"1","path":"' .. ENTITY .. '.entity_version","wanted":"2"}]', text)
+  end)
+
+  it("shows in no text what a variable is set to", function()
+    local body = wanted(function(_, entity) entity.environment_vars = { KEY = "sk-1", SAME = "s" } end)
+    local differences = drift.between(body, found(function(_, entity)
+      entity.environment_vars = { KEY = "sk-2", SAME = "s" }
+    end))
+    assert.equal(1, #differences)
+    assert.equal("sk-1", differences[1].wanted)
+    assert.equal("sk-2", differences[1].found)
+    assert.not_matches("sk%-", tostring(differences))
+    assert.not_matches("sk%-", json.encode(differences))
   end)
 
   it("survives whatever a server or a script says", function()

@@ -26,12 +26,25 @@ local function shown(value)
   return encoded and text or "a table"
 end
 
+-- What a variable is set to may be a secret in plain text: it is in the fields, but in no text.
+local function readable(self)
+  local wanted, found = self.wanted, self.found
+  if self.path:find(".environment_vars.", 1, true) then
+    wanted, found = wanted ~= nil and "***" or nil, found ~= nil and "***" or nil
+  end
+  return wanted, found
+end
+
 local difference_metatable = {
   __name = "sluice.difference",
   __tostring = function(self)
-    return ("%s: wanted %s, found %s"):format(self.path, shown(self.wanted), shown(self.found))
+    local wanted, found = readable(self)
+    return ("%s: wanted %s, found %s"):format(self.path, shown(wanted), shown(found))
   end,
-  __tojson = function(self) return { path = self.path, wanted = self.wanted, found = self.found } end,
+  __tojson = function(self)
+    local wanted, found = readable(self)
+    return { path = self.path, wanted = wanted, found = found }
+  end,
 }
 
 local drift_metatable = {
@@ -183,9 +196,10 @@ local function compare_entity(out, wanted, found)
   compare(out, path, rest, found)
   -- a variable that was taken out of the script is still set
   local variables, set = wanted.environment_vars, table_of(found.environment_vars)
-  compare(out, path .. ".environment_vars", variables, set)
+  path = path .. ".environment_vars"
+  compare(out, path, variables, set)
   for name, value in pairs(set) do
-    if table_of(variables)[name] == nil then add(out, path .. ".environment_vars." .. name, nil, value) end
+    if table_of(variables)[name] == nil then add(out, ("%s.%s"):format(path, name), nil, value) end
   end
 end
 
