@@ -59,13 +59,29 @@ describe("backoff.retry_after", function()
     assert.equal(31622400.0, backoff.retry_after("Friday, 01-Jan-21 00:00:00 GMT", y2020))
   end)
 
+  it("reads plain numbers apart, without dates", function()
+    for text, expected in pairs {
+      ["0"] = 0, ["250"] = 250, [" 1.5\t"] = 1.5, ["007"] = 7, [("9"):rep(400)] = 2147483648,
+    } do
+      assert.equal(expected, backoff.decimal(text), text)
+    end
+    for _, text in ipairs {
+      "", " ", "-1", "+1", "1.", ".5", "1e3", "0x10", "inf", "nan", "1 2", "1.5.2", "1,5", "1\0",
+      "Sun, 06 Nov 1994 08:49:37 GMT", "2026-01-01T00:00:00Z",
+    } do
+      assert.is_nil(backoff.decimal(text), text)
+    end
+  end)
+
   it("reads nothing else", function()
     for _, text in ipairs {
       "", " ", "-1", "+1", "1.", ".5", "1e3", "0x10", "inf", "nan", "1 2", "soon", "12s",
       "Sun, 31 Feb 1994 08:49:37 GMT", "Sun, 06 Nov 1994 24:00:00 GMT", "Sun, 06 Nov 1994 08:60:00 GMT",
       "Sun, 06 Nov 1994 08:49:37 PST", "Sun, 06 Nov 1994 08:49:37", "sun, 06 nov 1994 08:49:37 gmt",
       "Sun, 6 Nov 1994 08:49:37 GMT", "Xyz, 06 Nov 1994 08:49:37 GMT", "Wed, 29 Feb 1995 00:00:00 GMT",
-      "Sun, 06 Nov 0000 08:49:37 GMT", "1\0",
+      "Sun, 06 Nov 0000 08:49:37 GMT", "1\0", "2026-01-01", "2026-01-01T00:00:00Z", "20260101T000000Z", "-0",
+      "Sun, 06 Nov 1994 08:49:37 GMT; x", "Sun Nov 6 08:49:37 1994", "Sunday, 06-Nov-1994 08:49:37 GMT",
+      "Sun, 06 Nov 99999 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:61 GMT", "1.5s", "1 .5", "1_000", "٣",
     } do
       assert.is_nil(backoff.retry_after(text, NOW), text)
     end

@@ -431,6 +431,56 @@ describe("wire_error.from_frame", function()
   end)
 end)
 
+describe("the readers of errors", function()
+  local random = require("sluice.random").new(4)
+
+  local NAMES <const> = {
+    "error", "error_code", "message", "code", "type", "status", "detail", "details", "schemas", "scimType",
+    "external_model_message", "external_model_error", "param", "choices", "object", "response", "@type",
+    "retry_delay", "retryDelay", "seconds", "nanos", "request_id", "msg",
+  }
+  local LEAVES <const> = {
+    "text", "", "null", "error", "response.failed", "429", "1.5s", 429, -1, 2 ^ 70, 1.5, true, false,
+    json.null, "type.googleapis.com/google.rpc.RetryInfo", "CODE: text", '{"external_model_error":{"message":"m"}}',
+    "a\255b", "<pre>x</pre>",
+  }
+
+  local function pick(list)
+    return list[1 + math.floor(random() * #list)]
+  end
+
+  local function tree(depth)
+    local die = random()
+    if depth == 0 or die < 0.4 then return pick(LEAVES) end
+    local made = die < 0.5 and json.array {} or {}
+    for index = 1, math.floor(random() * 4) do
+      made[json.is_array(made) and index or pick(NAMES)] = tree(depth - 1)
+    end
+    return made
+  end
+
+  it("make an err of anything, and raise for nothing", function()
+    for _ = 1, 3000 do
+      local body = tree(5)
+      local err = read(400 + math.floor(random() * 200), type(body) == "table" and body or tostring(body))
+      assert.is_true(errors.is(err) and #err.message <= 500 and #tostring(err) < 4000)
+      assert.is_true(err.retry_after == nil or err.retry_after >= 0 and err.retry_after <= 2 ^ 31)
+      assert.is_string(json.encode(err))
+      local event = random() < 0.5 and "error" or nil
+      local framed = require("sluice.wire_error").from_frame(body, { event = event })
+      assert.is_true(framed == nil or errors.is(framed))
+    end
+  end)
+
+  it("survive a body that is cut or spoilt anywhere", function()
+    local body = json.encode { error_code = "X", message = "m", details = { { ["@type"] = "x", a = { 1 } } } }
+    for at = 1, #body do
+      assert.equal(429, read(429, body:sub(1, at)).status)
+      assert.equal(429, read(429, body:sub(1, at - 1) .. "\0" .. body:sub(at + 1)).status)
+    end
+  end)
+end)
+
 describe("docs/errors.md", function()
   local function text_of(path)
     local file <close> = assert(io.open(path, "rb"))

@@ -298,6 +298,11 @@ end
 -- RFC 9111, section 1.2.2: the largest number of seconds that means anything.
 local MAX_SECONDS <const> = 2147483648
 
+-- Loaded when there is something to wait for.
+local function backoff()
+  return require "sluice.core.backoff"
+end
+
 local function detail_of(details, name)
   if type(details) ~= "table" then return nil end
   for _, detail in ipairs(details) do
@@ -315,19 +320,13 @@ function wire_error.detail(details, name)
   return detail_of(details, name)
 end
 
--- A number of at least 0 in digits, maybe with a fraction.
-local function decimal(text)
-  if not (text:match "^%d+$" or text:match "^%d+%.%d+$") then return nil end
-  return math.min(tonumber(text) + 0.0, MAX_SECONDS)
-end
-
 ---Seconds to wait by a google.rpc.RetryInfo: `{ retry_delay = "42.5s" }`; nil where there is none.
 ---@param details any
 ---@return number? seconds
 function wire_error.retry_hint(details)
   local info = detail_of(details, "RetryInfo")
   local delay = info and (info.retry_delay or info.retryDelay)
-  if type(delay) == "string" then return decimal(delay:match "^(.-)s$" or "") end
+  if type(delay) == "string" then return backoff().decimal(delay:match "^(%d.*)s$" or "") end
   if type(delay) ~= "table" then return nil end
   local seconds, nanos = tonumber(delay.seconds or 0), tonumber(delay.nanos or 0)
   local sum = seconds and nanos and seconds + nanos / 1e9
@@ -346,15 +345,12 @@ local IN_MILLISECONDS <const> = { "retry-after-ms", "x-ms-retry-after-ms" }
 function wire_error.retry_after(res, details)
   for _, name in ipairs(IN_MILLISECONDS) do
     local text = res.headers[name]
-    local milliseconds = text and decimal(text:match "^%s*(.-)%s*$")
+    local milliseconds = text and backoff().decimal(text)
     if milliseconds then return milliseconds / 1000 end
   end
   local text = res.headers["retry-after"]
-  if text then
-    local backoff = require "sluice.core.backoff"
-    local seconds = backoff.retry_after(text, require("sluice.task").wall())
-    if seconds then return seconds end
-  end
+  local seconds = text and backoff().retry_after(text, require("sluice.task").wall())
+  if seconds then return seconds end
   return wire_error.retry_hint(details)
 end
 

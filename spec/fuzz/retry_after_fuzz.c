@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Fuzzes the reader of Retry-After: whatever comes in, the wait is finite and not negative. */
+/* Fuzzes the readers of hints how long to wait: whatever comes in, it is finite and not negative.
+ */
 #include "modules/backoff/backoff.h"
 
 #include <math.h>
@@ -22,6 +23,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     double seconds = -1;
     if (sl_retry_after_parse((const char *)data, size, now_from(data, size), &seconds) &&
         !(isfinite(seconds) && seconds >= 0)) {
+        abort();
+    }
+    double number = -1;
+    if (sl_retry_decimal_parse((const char *)data, size, &number) &&
+        !(isfinite(number) && number >= 0 && number <= 2147483648.0)) {
         abort();
     }
     int64_t attempt = 0;

@@ -229,7 +229,7 @@ static bool is_padding(char c)
     return c == ' ' || c == '\t';
 }
 
-bool sl_retry_after_parse(const char *text, size_t length, double now, double *seconds)
+static struct cursor without_padding(const char *text, size_t length)
 {
     struct cursor in = {text, text + length};
     while (in.at != in.end && is_padding(*in.at)) {
@@ -238,6 +238,18 @@ bool sl_retry_after_parse(const char *text, size_t length, double now, double *s
     while (in.at != in.end && is_padding(in.end[-1])) {
         in.end--;
     }
+    return in;
+}
+
+bool sl_retry_decimal_parse(const char *text, size_t length, double *number)
+{
+    struct cursor in = without_padding(text, length);
+    return in.at != in.end && is_digit(*in.at) && parse_seconds(in, number);
+}
+
+bool sl_retry_after_parse(const char *text, size_t length, double now, double *seconds)
+{
+    struct cursor in = without_padding(text, length);
     if (in.at == in.end || !isfinite(now)) {
         return false;
     }

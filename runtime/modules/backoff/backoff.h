@@ -18,6 +18,14 @@
 double sl_backoff_delay(int64_t attempt, double base, double cap, double random);
 
 /**
+ * Reads digits, maybe with a fraction ("1.5"), blanks around them apart: nothing else. What is
+ * larger than 2^31 is 2^31.
+ *
+ * @param number set to a finite number of at least 0 when true is returned.
+ */
+bool sl_retry_decimal_parse(const char *text, size_t length, double *number);
+
+/**
  * Reads the value of a Retry-After field (RFC 9110, section 10.2.3): whole seconds, the fraction
  * that some servers send, or one of the three forms of a date (section 5.6.7). A date in the past
  * is 0. Nothing else is accepted, blanks around the value apart.

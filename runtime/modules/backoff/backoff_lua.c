@@ -35,7 +35,22 @@ static int l_backoff_retry_after(lua_State *L)
     return 1;
 }
 
+/* decimal(text) -> number | nil */
+static int l_backoff_decimal(lua_State *L)
+{
+    size_t length;
+    const char *text = luaL_checklstring(L, 1, &length);
+    double number;
+    if (sl_retry_decimal_parse(text, length, &number)) {
+        lua_pushnumber(L, number);
+    } else {
+        lua_pushnil(L);
+    }
+    return 1;
+}
+
 static const luaL_Reg backoff_functions[] = {
+    {"decimal", l_backoff_decimal},
     {"delay", l_backoff_delay},
     {"retry_after", l_backoff_retry_after},
     {NULL, NULL},
