@@ -441,8 +441,8 @@ describe("the readers of errors", function()
   }
   local LEAVES <const> = {
     "text", "", "null", "error", "response.failed", "429", "1.5s", 429, -1, 2 ^ 70, 1.5, true, false,
-    json.null, "type.googleapis.com/google.rpc.RetryInfo", "CODE: text", '{"external_model_error":{"message":"m"}}',
-    "a\255b", "<pre>x</pre>",
+    json.null, "type.googleapis.com/google.rpc.RetryInfo", "CODE: text", "a\255b", "<pre>x</pre>",
+    '{"external_model_error":{"message":"m"}}',
   }
 
   local function pick(list)
