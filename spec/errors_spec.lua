@@ -215,6 +215,9 @@ describe("errors.from_response", function()
       err = read(400, { error = "outer", external_model_message = nothing })
       assert.same({ "outer", nil }, { err.message, err.envelope })
     end
+    local kept = { { ["@type"] = "x.RequestInfo", request_id = "r-8" } }
+    err = read(400, { error_code = "O", details = kept, external_model_message = "inner" })
+    assert.equal("r-8", err.request_id)
     local deep = { message = "deepest" }
     for _ = 1, 500 do deep = { error = "o", external_model_message = deep } end
     assert.equal("o", read(400, deep).envelope.message)
@@ -276,7 +279,14 @@ describe("errors.from_response", function()
     assert.is_true(#err.message <= 500)
     assert.is_truthy(utf8.len(err.message))
     assert.equal("a b", errors.excerpt("a\r\n\0b"))
-    assert.is_true(#read(400, '{"message":"' .. ("x"):rep(2 << 20)).message <= 500)
+    local long = read(400, { message = "m", rest = ("x"):rep(2 << 20) }).message
+    assert.is_true(#long <= 500)
+    assert.matches("^Bad Request: {", long)
+    local deep = { message = "bottom" }
+    for _ = 1, 30 do deep = { deep } end
+    local details = json.encode(read(400, { details = deep }).details)
+    assert.is_nil(details:find("bottom", 1, true))
+    assert.matches("^%[%[%[%[", details)
   end)
 
   it("keeps how long to wait, however it is said", function()
@@ -317,6 +327,8 @@ describe("errors.from_response", function()
     local echoed = '{"message":"dapi-echoed\\u002dtoken","details":[{"a":["dapi-echoed\\u002dtoken"]}]}'
     err = read(401, echoed)
     assert.same({ "***", "***" }, { err.message, err.details[1].a[1] })
+    err = read(401, { error = "of dapi-echoed-token", external_model_message = "m" })
+    assert.equal("of ***", err.envelope.message)
     assert.is_true(secret.is(token))
   end)
 
@@ -427,6 +439,8 @@ describe("wire_error.from_frame", function()
       { operation = "stream endpoint", object = "e", request_id = "r", event = "message" })
     assert.equal("stream endpoint e: *** (ResourceExhausted, RESOURCE_EXHAUSTED, request r)", tostring(err))
     assert.same({ 2.0, true, nil }, { err.retry_after, err.retryable, err.event })
+    err = from_frame { error = { details = { "dapi-in-a-frame" }, message = "m" } }
+    assert.same({ "***" }, err.details)
     assert.is_true(secret.is(token))
   end)
 end)

@@ -351,6 +351,7 @@ describe("retry.budget", function()
       assert.is_true(budget:take() and budget:take())
       assert.is_false(budget:take())
       for _ = 1, 1000 do budget:add() end
+      assert.equal(2, budget.left)
       local taken = 0
       while budget:take() do taken = taken + 1 end
       assert.equal(2, taken)

@@ -131,7 +131,8 @@ local function provider_error(body)
   return type(inner) == "table" and inner or nil
 end
 
-local function object_error(body, res)
+-- What the provider said, and what the proxy wrote around it.
+local function opened(body, res)
   local found = plain_error(body, res)
   local envelope
   for _ = 1, MAX_ENVELOPES do
@@ -148,6 +149,23 @@ local function object_error(body, res)
   return found
 end
 
+-- A decoded tree with every secret in it masked: a server may send back what it was sent, anywhere.
+local function masked(value, depth)
+  if type(value) == "string" then return secret.mask(value) end
+  if type(value) ~= "table" then return value end
+  if depth >= MAX_DEPTH then return nil end
+  local copy = setmetatable({}, getmetatable(value))
+  for key, inner in next, value do copy[masked(key, depth)] = masked(inner, depth + 1) end
+  return copy
+end
+
+local function object_error(body, res)
+  local found = opened(body, res)
+  found.details = type(found.details) == "table" and masked(found.details, 0) or nil
+  found.envelope = masked(found.envelope, 0)
+  return found
+end
+
 local entities = { amp = "&", lt = "<", gt = ">", quot = '"', nbsp = " ", ["#39"] = "'" }
 
 local function html_error(body, res)
@@ -161,16 +179,6 @@ local function html_error(body, res)
   inner = inner and inner:gsub("<[^>]*>", ""):gsub("&(#?%w+);", entities):gsub("%s+", " ")
   if not inner or inner:match("^%s*$") then inner = phrase(res) .. " (an HTML page)" end
   return { message = inner, code = (phrase(res):upper():gsub("[^%w]+", "_")) }
-end
-
--- A decoded tree with every secret in it masked: a server may send back what it was sent, anywhere.
-local function masked(value, depth)
-  if type(value) == "string" then return secret.mask(value) end
-  if type(value) ~= "table" then return value end
-  if depth >= MAX_DEPTH then return nil end
-  local copy = setmetatable({}, getmetatable(value))
-  for key, inner in next, value do copy[masked(key, depth)] = masked(inner, depth + 1) end
-  return copy
 end
 
 local function text_error(text)
@@ -205,13 +213,11 @@ function wire_error.read(res, body)
   local page = wire_error.login_page(res)
   if page then return page end
   if #body > MAX_BODY then body = body:sub(1, MAX_BODY) end
-  body = secret.mask(body)
   if body:match("^%s*$") then return { message = phrase(res) } end
   if body:match("^%s*<") then return html_error(body, res) end
   local object = decode(body)
   if object then
     local found = object_error(object, res)
-    found.details = type(found.details) == "table" and masked(found.details, 1) or nil
     found.message = found.message or (phrase(res) .. ": " .. body)
     return found
   end
