@@ -55,10 +55,9 @@ const sl_transport sl_transport_plain = {
 static void exchange_detach(sl_exchange *x)
 {
     x->connection = NULL;
-    if (!x->holder && !x->queued) {
-        sl_bytes_fini(x->core, &x->content);
-        sl_free(x->core, x);
-    }
+    sl_timer_stop(&x->timer);
+    if (!x->holder && !x->queued)
+        sl_exchange_free(x);
 }
 
 /** The client of a request that nobody took yet has left. */
@@ -73,7 +72,7 @@ void sl_connection_kill(sl_connection *c)
     sl_exchange *x = c->exchange;
     if (c->state == SL_CONNECTION_DEAD)
         return;
-    c->in_order = c->state != SL_CONNECTION_BUSY && sl_bytes_length(&c->out) == 0;
+    c->in_order = c->state != SL_CONNECTION_BUSY && sl_bytes_length(&c->out) == 0 && !c->cut;
     c->state = SL_CONNECTION_DEAD;
     c->exchange = NULL;
     if (!x)
@@ -223,10 +222,17 @@ void sl_connection_append(sl_connection *c, const void *data, size_t length)
         sl_connection_kill(c);
 }
 
+static int connection_end(sl_connection *c)
+{
+    if (c->ended)
+        return -1;
+    return c->cut ? plain_end(c) : c->transport->end(c);
+}
+
 /** All is sent and no request will follow: ends our half, and waits for the other. */
 static void connection_linger(sl_connection *c)
 {
-    int result = c->ended ? -1 : c->transport->end(c);
+    int result = connection_end(c);
     if (result < 0 && !c->ended && errno == EAGAIN)
         return;
     if (result < 0) {
@@ -240,7 +246,8 @@ static void connection_linger(sl_connection *c)
 static void tell_room(sl_connection *c)
 {
     sl_exchange *x = c->exchange;
-    if (x && x->wants_room && sl_bytes_length(&c->out) < SL_HIGH_WATER / 2) {
+    size_t limit = x && x->is_stream ? 1 : SL_HIGH_WATER / 2;
+    if (x && x->wants_room && sl_bytes_length(&c->out) < limit) {
         x->wants_room = false;
         if (x->holder)
             c->server->events->on_room(x);

@@ -48,8 +48,9 @@ struct sl_connection {
     uint8_t state;
     /** Has answered before; its client sends no more; counts as working. */
     bool served, ended, working;
-    /** What one direction waits for is an event of the other; and, when dead, nothing was cut. */
-    bool crossed, in_order;
+    /** What one direction waits for is an event of the other; the answer ends before its time; and,
+     *  when dead, nothing was cut. */
+    bool crossed, cut, in_order;
 };
 
 /** Plain sockets. */
@@ -82,6 +83,7 @@ bool sl_connection_peer(const sl_connection *connection, char *text, size_t size
 /** From a complete head; NULL and a status where it is refused. */
 sl_exchange *sl_exchange_new(sl_connection *connection, const char *head, size_t length,
                              int *status);
+void sl_exchange_free(sl_exchange *exchange);
 /** Puts it where sl_server_take finds it. */
 void sl_exchange_enqueue(sl_server *server, sl_exchange *exchange);
 
@@ -95,6 +97,10 @@ void sl_server_has_room(sl_server *server);
 
 /* reply.c */
 
+/** Appends a held head to the backlog: the answer has begun. */
+void sl_exchange_release(sl_exchange *exchange);
+/** Forgets a held head, and all that makes it a stream. */
+void sl_exchange_unhold(sl_exchange *exchange);
 /** Answers a request that has no exchange, and ends the connection; tells in `outcome` how. */
 void sl_reply_refuse(sl_connection *connection, int status, sl_refusal *outcome);
 

@@ -70,9 +70,10 @@ void sl_exchange_enqueue(sl_server *server, sl_exchange *x)
     server->events->on_request(server);
 }
 
-static void exchange_free(sl_exchange *x)
+void sl_exchange_free(sl_exchange *x)
 {
     sl_bytes_fini(x->core, &x->content);
+    sl_bytes_fini(x->core, &x->held);
     sl_free(x->core, x);
 }
 
@@ -93,7 +94,7 @@ void sl_exchange_drop(sl_exchange *x)
         sl_connection_kill(c); /* frees the exchange, which nobody holds */
         sl_connection_settle(c);
     } else {
-        exchange_free(x);
+        sl_exchange_free(x);
     }
 }
 
@@ -108,7 +109,7 @@ sl_exchange *sl_server_take(sl_server *server)
         x->queued = false;
         if (x->connection)
             return x;
-        exchange_free(x);
+        sl_exchange_free(x);
     }
     return NULL;
 }

@@ -361,6 +361,25 @@ static int write_some(lua_State *L, sl_exchange_handle *handle, int index, size_
     return -1;
 }
 
+/** Writes the head of l_exchange_respond's arguments, but for its end. 0, or results to return. */
+static int begin_head(lua_State *L, sl_exchange *x)
+{
+    int status = (int)luaL_checkinteger(L, 2);
+    luaL_argcheck(L, status >= 200 && status <= 599, 2, "200 to 599 expected");
+    if (x->started)
+        return luaL_error(L, "answer: it has begun before");
+    if (!sl_exchange_begin(x, status))
+        return push_sent(L, x);
+    const char *wrong = add_all(L, x);
+    if (!wrong)
+        return 0;
+    sl_exchange_rewind(x);
+    lua_settop(L, 0);
+    lua_pushboolean(L, false);
+    lua_pushfstring(L, "answer: %s", wrong);
+    return 2;
+}
+
 static int k_exchange_respond(lua_State *L, int status, lua_KContext done)
 {
     (void)status;
@@ -382,25 +401,14 @@ static int l_exchange_respond(lua_State *L)
 {
     sl_exchange_handle *handle = check_exchange(L);
     sl_exchange *x = handle->x;
-    int status = (int)luaL_checkinteger(L, 2);
     size_t length = 0;
-    luaL_argcheck(L, status >= 200 && status <= 599, 2, "200 to 599 expected");
     bool whole = !lua_isnoneornil(L, 4);
     if (whole)
         luaL_checklstring(L, 4, &length);
     lua_settop(L, 5);
-    if (x->started)
-        return luaL_error(L, "answer: it has begun before");
-    if (!sl_exchange_begin(x, status))
-        return push_sent(L, x);
-    const char *wrong = add_all(L, x);
-    if (wrong) {
-        sl_exchange_rewind(x);
-        lua_settop(L, 0);
-        lua_pushboolean(L, false);
-        lua_pushfstring(L, "answer: %s", wrong);
-        return 2;
-    }
+    int results = begin_head(L, x);
+    if (results)
+        return results;
     sl_exchange_end_head(x, whole ? (int64_t)length : -1);
     if (whole)
         return k_exchange_respond(L, LUA_OK, 0);
@@ -408,18 +416,51 @@ static int l_exchange_respond(lua_State *L)
     return push_sent(L, x);
 }
 
+/*
+ * exchange:hold(status, headers or nil, seconds, type or nil) -> as respond(), for a stream:
+ * the head is sent with the first write, with finish(), or after so many seconds (0: never) with a
+ * comment of an event stream, as often as such a silence lasts; until then respond() takes it back.
+ */
+static int l_exchange_hold(lua_State *L)
+{
+    sl_exchange_handle *handle = check_exchange(L);
+    sl_exchange *x = handle->x;
+    double seconds = luaL_checknumber(L, 4);
+    luaL_argcheck(L, seconds >= 0 && seconds < 1e9, 4, "0 to 1e9 seconds expected");
+    lua_settop(L, 5);
+    int results = begin_head(L, x);
+    if (results)
+        return results;
+    sl_exchange_end_head(x, -1);
+    sl_exchange_hold(x, (int64_t)(seconds * 1e6));
+    return push_sent(L, x);
+}
+
+/* exchange:started() -> whether a head was sent, which nothing takes back */
+static int l_exchange_started(lua_State *L)
+{
+    lua_pushboolean(L, check_exchange(L)->x->started);
+    return 1;
+}
+
 static int k_exchange_write(lua_State *L, int status, lua_KContext done)
 {
     (void)status;
     sl_exchange_handle *handle = check_open(L, lua_touserdata(L, 1));
+    sl_exchange *x = handle->x;
     int waits = write_some(L, handle, 2, (size_t)done, k_exchange_write);
     if (waits >= 0)
         return waits;
-    (void)sl_exchange_flush(handle->x);
-    return push_sent(L, handle->x);
+    (void)sl_exchange_flush_soon(x);
+    if (!sl_exchange_is_full(x))
+        return push_sent(L, x);
+    x->wants_room = true;
+    lua_KContext all = (lua_KContext)lua_rawlen(L, 2);
+    return sl_waitlist_wait(L, &handle->writers, "a slow client", all, k_exchange_write);
 }
 
-/* exchange:write(piece) -> true | nil, message; sent at once; waits while 64 KB are not sent */
+/* exchange:write(piece) -> true | nil, message; sent at once, or with what follows in the same
+ * turn; waits while 64 KB are not sent, and in a stream until the kernel has taken it */
 static int l_exchange_write(lua_State *L)
 {
     check_exchange(L);
@@ -434,6 +475,13 @@ static int l_exchange_finish(lua_State *L)
     sl_exchange_handle *handle = check_exchange(L);
     sl_exchange_finish(handle->x);
     return push_sent(L, handle->x);
+}
+
+/* exchange:cut(): ends a stream before its time; what was written still reaches the client */
+static int l_exchange_cut(lua_State *L)
+{
+    sl_exchange_cut(check_exchange(L)->x);
+    return 0;
 }
 
 /* exchange:abort(): cuts the connection */
@@ -468,19 +516,14 @@ static int l_exchange_tostring(lua_State *L)
 }
 
 static const luaL_Reg exchange_methods[] = {
-    {"begin", l_exchange_begin},
-    {"id", l_exchange_id},
-    {"headers", l_exchange_headers},
-    {"remote", l_exchange_remote},
-    {"outcome", l_exchange_outcome},
-    {"read", l_exchange_read},
-    {"read_all", l_exchange_read_all},
-    {"respond", l_exchange_respond},
-    {"write", l_exchange_write},
-    {"finish", l_exchange_finish},
-    {"abort", l_exchange_abort},
-    {"close", l_exchange_close},
-    {NULL, NULL},
+    {"begin", l_exchange_begin},       {"id", l_exchange_id},
+    {"headers", l_exchange_headers},   {"remote", l_exchange_remote},
+    {"outcome", l_exchange_outcome},   {"read", l_exchange_read},
+    {"read_all", l_exchange_read_all}, {"respond", l_exchange_respond},
+    {"hold", l_exchange_hold},         {"started", l_exchange_started},
+    {"write", l_exchange_write},       {"finish", l_exchange_finish},
+    {"cut", l_exchange_cut},           {"abort", l_exchange_abort},
+    {"close", l_exchange_close},       {NULL, NULL},
 };
 
 static const luaL_Reg exchange_metamethods[] = {

@@ -176,6 +176,7 @@ bool sl_exchange_begin(sl_exchange *x, int status)
     char line[96];
     if (!x->connection || x->started)
         return false;
+    sl_exchange_unhold(x);
     if (x->begun)
         sl_exchange_rewind(x);
     x->begun = true;
@@ -300,6 +301,7 @@ void sl_exchange_end_head(sl_exchange *x, int64_t length)
 
 const char *sl_exchange_write(sl_exchange *x, const char *bytes, size_t length)
 {
+    sl_exchange_release(x);
     if (!x->started)
         return "the answer has not begun";
     if (x->finished)
@@ -312,6 +314,8 @@ const char *sl_exchange_write(sl_exchange *x, const char *bytes, size_t length)
     if (length == 0 || x->bodyless)
         return NULL;
     x->written += length;
+    x->written_at = sl_now(x->core);
+    x->at_line_start = bytes[length - 1] == '\n';
     if (!x->chunked) {
         (void)reply_append(x, bytes, length);
         return NULL;
@@ -342,6 +346,7 @@ bool sl_exchange_flush(sl_exchange *x)
 
 void sl_exchange_finish(sl_exchange *x)
 {
+    sl_exchange_release(x);
     if (!x->connection || !x->started)
         return;
     if (x->counted && x->left && !x->bodyless) {

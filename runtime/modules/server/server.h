@@ -166,6 +166,15 @@ struct sl_exchange {
     uint32_t id_prefix;
     /** Where this answer's head begins in the backlog, to take it back. */
     size_t mark;
+    /** Of a stream: its head while that is held; whether what was written ends a line, and waits
+     * for the end of this turn of the loop. */
+    sl_bytes held;
+    bool is_stream, at_line_start, deferred;
+    /** Microseconds of silence after which a comment is sent; 0 for none. */
+    int64_t silence;
+    /** When something was last written, and sent. */
+    int64_t written_at, flushed_at;
+    sl_timer timer;
     sl_head head;
     /** The bytes that the head's spans point into; behind the fields in the same block. */
     char *bytes;
@@ -193,14 +202,29 @@ const char *sl_exchange_field(sl_exchange *exchange, const char *name, size_t na
 void sl_exchange_rewind(sl_exchange *exchange);
 /** Ends the head: a body of `length` bytes follows, or one of unknown length (-1). */
 void sl_exchange_end_head(sl_exchange *exchange, int64_t length);
+/**
+ * Makes a stream of it, after sl_exchange_end_head: the head is kept until something is written, so
+ * that another answer can still be begun; and sl_exchange_is_full says when the client is behind.
+ * After `silence` microseconds (0: never) without a write a comment of an event stream is sent, and
+ * with it the head.
+ */
+void sl_exchange_hold(sl_exchange *exchange, int64_t silence);
 /** Adds to the body, without sending yet. Returns NULL or what is wrong (static text). */
 const char *sl_exchange_write(sl_exchange *exchange, const char *bytes, size_t length);
 /** Sends what was written. False when the client is gone. */
 bool sl_exchange_flush(sl_exchange *exchange);
+/** Sends what was written: at once, or at the end of this turn where that was just done before, so
+ *  that many small pieces share a packet. False when the client is gone. */
+bool sl_exchange_flush_soon(sl_exchange *exchange);
+/** Whether a stream's client is behind: the kernel has not taken all that was sent. */
+bool sl_exchange_is_full(const sl_exchange *exchange);
 /** Bytes written that the kernel has not taken. */
 size_t sl_exchange_backlog(const sl_exchange *exchange);
 /** Ends the answer; one that is shorter than it said is cut off, so that the client sees it. */
 void sl_exchange_finish(sl_exchange *exchange);
+/** Ends the answer where it is, so that the client sees that the rest is missing: what was written
+ *  still reaches it. */
+void sl_exchange_cut(sl_exchange *exchange);
 /** Closes the connection at once. */
 void sl_exchange_abort(sl_exchange *exchange);
 /** The client's id where that is usable, else one of ours, which is made in `text`. */
