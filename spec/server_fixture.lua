@@ -59,6 +59,12 @@ function fixture.pid()
   return file:read("n")
 end
 
+-- Bytes of this process that are in memory.
+function fixture.resident()
+  local file <close> = io.open("/proc/self/statm")
+  return select(2, file:read("n", "n")) * 4096
+end
+
 -- Without those that only wait for the collector.
 function fixture.descriptors()
   collectgarbage()

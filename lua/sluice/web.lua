@@ -12,6 +12,14 @@ local routers = require "sluice.web.router"
 
 local web = {}
 
+---Middleware for pages of other origins; see sluice.web.cors.
+---@param given sluice.web.CorsOptions
+---@return fun(next: function): fun(request: sluice.web.Request): any, table?
+function web.cors(given)
+  local middleware = require("sluice.web.cors").new(given)
+  return middleware
+end
+
 ---@class sluice.web.App a set of routes; also a transport
 local methods = {}
 local metatable = { __name = "sluice.web.app", __index = methods }
@@ -179,6 +187,25 @@ local function chain_of(app)
   return chain
 end
 
+local function with_more(given, more)
+  local fields = headers.new(given)
+  for name, value in pairs(more) do
+    if name:lower() == "vary" and fields.vary then
+      fields.vary = fields.vary .. ", " .. value
+    elseif not fields[name] then
+      fields[name] = value
+    end
+  end
+  return fields
+end
+
+-- What middleware wants every answer to this request to have, whatever became of it.
+local function completed(request, status, fields, ...)
+  local more = rawget(request, "answer_headers")
+  if more then fields = with_more(fields, more) end
+  return status, fields, ...
+end
+
 -- Runs as the message handler: an err stays what it is, a fault of the program gets its traceback.
 local function trace(raised)
   if errors.is(raised) then return raised end
@@ -197,17 +224,19 @@ end
 ---@return integer status, table? fields, string body, string? type as run gives
 function methods.fault(_, request, text)
   log_failure(request, 500, text)
-  return results.parts {
+  return completed(request, results.parts {
     status = 500,
     json = failure.body("InternalError", "the server failed; its log tells more under " .. request.id),
-  }
+  })
 end
 
 local function failed(app, request, err)
-  if not errors.is(err) then return app:fault(request, tostring(err)) end
+  if not errors.is(err) then
+    return app:fault(request, type(err) == "table" and err.fault or tostring(err))
+  end
   local result = failure.result(err)
   if result.status >= 500 then log_failure(request, result.status, tostring(err)) end
-  return results.parts(result)
+  return completed(request, results.parts(result))
 end
 
 local function answer(app, request)
@@ -218,7 +247,7 @@ local function answer(app, request)
   end
   local given, err = chain(request)
   if given == nil and err ~= nil then return nil, err end
-  return results.parts(given)
+  return completed(request, results.parts(given))
 end
 
 -- Whether the task itself ends here (cancelled, or past a deadline around it), rather than something
@@ -233,17 +262,29 @@ end
 ---@param request sluice.web.Request
 ---@return integer status
 ---@return table? fields
----@return string|fun(): string? body
+---@return string|fun(): string?|sluice.web.Frames body
 ---@return string? type the Content-Type where the fields have none
 ---@return function? close
+---@return number? silence of a stream, whose body are frames; see result.parts
 function methods:run(request)
-  local ok, status, fields, body, kind, close = xpcall(answer, trace, self, request)
-  if ok and status then return status, fields, body, kind, close end
+  local ok, status, fields, body, kind, close, silence = xpcall(answer, trace, self, request)
+  if ok and status then return status, fields, body, kind, close, silence end
   if ok then return failed(self, request, fields) end
-  local raised = status
-  if raised.fault then return self:fault(request, raised.fault) end
+  if is_our_end(status) then error(status, 0) end
+  return failed(self, request, status)
+end
+
+---Runs a further step of an answer, as run does a handler. For those who serve an app. Waits as f does.
+---@param request sluice.web.Request
+---@param f function
+---@param ... any passed to f
+---@return boolean done
+---@return integer? status where f raised: of the answer that tells of it; what follows is as from run
+function methods:attempt(request, f, ...)
+  local ok, raised = xpcall(f, trace, ...)
+  if ok then return true end
   if is_our_end(raised) then error(raised, 0) end
-  return failed(self, request, raised)
+  return false, failed(self, request, raised)
 end
 
 ---Serves the app on a socket, until server:stop() or until the program ends. Does not wait.
@@ -270,6 +311,43 @@ local function reader_of(body)
     repeat piece, err = caught(body) until piece ~= ""
     return piece, err
   end
+end
+
+local close_on_error = { __close = function(self, err) if err ~= nil then self.frames.close() end end }
+
+-- The pieces of a stream; its failure is told as over a socket, before the end that is none.
+local function frames_reader(app, request, frames, pull)
+  local is_first, failed_before = true, nil
+  return function()
+    if failed_before then return nil, failed_before end
+    if is_first then
+      is_first = false
+      return pull.piece
+    end
+    local went_on, _, _, told = app:attempt(request, pull.step)
+    if went_on then return pull.piece end
+    failed_before = errors.new("TruncatedStream", { message = "the answer was cut short" })
+    if frames.failure then return frames.failure(told) end
+    return nil, failed_before
+  end
+end
+
+-- The parts of an answer whose body are frames. Its first piece is there before the answer is; where
+-- that fails, it is another answer.
+local function open_frames(app, request, status, fields, frames, kind)
+  local pull = {}
+  function pull.step()
+    local err
+    pull.piece, err = frames.next()
+    if pull.piece == nil and err ~= nil then error(err, 0) end
+  end
+  local function choose(ok, ...)
+    if ok then return status, fields, frames_reader(app, request, frames, pull), kind, frames.close end
+    frames.close()
+    return ...
+  end
+  local guard <close> = setmetatable({ frames = frames }, close_on_error) -- luacheck: ignore
+  return choose(app:attempt(request, pull.step))
 end
 
 -- What is read of a client's request; the rest (time limits, certificates) is for other transports.
@@ -304,14 +382,18 @@ end
 function methods:handle(given)
   check_client_request(given)
   local request = requests.from_client(with_json_body(given), self._fresh_id, self._max_body)
-  local status, given_fields, body, kind, close = self:run(request)
+  local status, given_fields, body, kind, close, silence = self:run(request)
+  local bodyless = request.method == "HEAD" or status == 204 or status == 304
+  if silence and not bodyless then
+    status, given_fields, body, kind, close = open_frames(self, request, status, given_fields, body, kind)
+  end
   local wrong = results.wrong_header(given_fields)
   if wrong then status, given_fields, body, kind, close = self:fault(request, wrong) end
   local fields = headers.new(given_fields)
   if kind and not fields["content-type"] then fields["content-type"] = kind end
   if not fields["x-request-id"] then fields["x-request-id"] = request.id end
   if type(body) == "string" and status ~= 204 then fields["content-length"] = tostring(#body) end
-  if request.method == "HEAD" or status == 204 or status == 304 then
+  if bodyless then
     if close then close() end
     body, close = "", nil
   end

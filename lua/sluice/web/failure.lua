@@ -13,6 +13,7 @@ local OF_THE_REQUEST = {
 local BY_KIND = {
   { "NotFound", 404 },
   { "TooManyRequests", 429 },
+  { "QueueFull", 503 },
   { "TimeoutError", 504 },
   { "ConnectError", 502 },
   { "TLSError", 502 },

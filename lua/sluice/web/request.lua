@@ -19,6 +19,7 @@ local request = {}
 ---@field remote string? the address of the client; nil in process
 ---@field read fun(self: sluice.web.Request): string?, table? the next piece of the body, as it came; nil at its end; nil and err (kind PayloadTooLarge, MalformedRequest, RequestTimeout or ClientGone) on failure; may wait
 ---@field text fun(self: sluice.web.Request): string?, table? the whole body, or nil and err as read(); later calls give the same text; may wait
+---@field answer_headers table<string, string>? what every answer to it gets, a failure too, unless it has those fields itself; see add_answer_headers
 ---@field json fun(self: sluice.web.Request): any, table? the body decoded as JSON, whatever its content type says (JSON null is json.null), or nil and err (kind JsonError, answered with 400, or as read()); may wait
 
 local json -- the module, once it is needed
@@ -119,6 +120,15 @@ end
 function methods.query_pairs(self)
   local cut = self.target:find("?", 1, true)
   return cut and router.parse_query(self.target:sub(cut + 1)) or {}
+end
+
+---Gives every answer to this request these header fields, whatever becomes of it; for middleware. Those
+---that the answer has itself stay, and Vary is added to.
+---@param fields table<string, string>
+function methods.add_answer_headers(self, fields)
+  local all = rawget(self, "answer_headers") or {}
+  for name, value in pairs(fields) do all[name] = value end
+  self.answer_headers = all
 end
 
 ---Iterates over the pieces of the body as they come. Raises err.

@@ -82,15 +82,44 @@ local function send_stream(exchange, request, status, fields, body, kind, close)
   end
 end
 
-local function request_of(exchange)
-  local method, target, path = exchange:begin()
-  return requests.new(method, target, path, nil, exchange, over_socket_kind)
+-- May raise in mid-answer; what was written is with the client then.
+local function send_frames(exchange, next_piece)
+  while true do
+    local piece, err = next_piece()
+    if piece then
+      if not exchange:write(piece) then return end
+    elseif err ~= nil then
+      error(err, 0)
+    else
+      exchange:finish()
+      return
+    end
+  end
 end
 
 -- What could not be sent as the handler wants it; nothing has left yet, or the connection is cut.
 local function respond_fault(app, exchange, request, text)
   local status, fields, body, kind = app:fault(request, text)
   exchange:respond(status, fields, body, kind)
+end
+
+-- A failure before the first piece has its own status; a later one a frame, and an end that is none.
+local function respond_frames(app, exchange, request, status, fields, frames, kind, silence)
+  local closer <close> = frames -- luacheck: ignore
+  local held, message = exchange:hold(status, fields and plain(fields), silence, kind)
+  if held == false then return respond_fault(app, exchange, request, message) end
+  if not held then return end
+  if request.method == "HEAD" or status == 204 or status == 304 then return exchange:finish() end
+  local done, other, more, told, type = app:attempt(request, send_frames, exchange, frames.next)
+  if done then return end
+  if not exchange:started() then return exchange:respond(other, more and plain(more), told, type) end
+  if frames.failure then exchange:write(frames.failure(told)) end
+  exchange:cut()
+end
+
+local function request_of(exchange)
+  local method, target, path = exchange:begin()
+  return requests.new(method, target, path, nil, exchange, over_socket_kind)
 end
 
 local function respond_stream(app, exchange, request, status, fields, body, kind, close)
@@ -101,7 +130,11 @@ local function respond_stream(app, exchange, request, status, fields, body, kind
 end
 
 local function respond(app, exchange, request)
-  local status, fields, body, kind, close = app:run(request)
+  local status, fields, body, kind, close, silence = app:run(request)
+  if silence then
+    respond_frames(app, exchange, request, status, fields, body, kind, silence)
+    return
+  end
   if type(body) ~= "string" then
     respond_stream(app, exchange, request, status, fields, body, kind, close)
     return
