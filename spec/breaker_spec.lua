@@ -285,6 +285,10 @@ describe("layers.breaker", function()
       assert.same({ "CircuitOpen", 0, 1 }, { err.kind, task.now() - started, #err.attempts })
       assert.is_table(layers.retry { per_kind = { CircuitOpen = { attempts = 3 } } }(endpoint):query {})
       assert.is_true(task.now() - started >= 10)
+      server.err = unavailable()
+      query(endpoint)
+      server.err = nil
+      assert.is_table(layers.retry { retry_on = { "CircuitOpen" } }(endpoint):query {})
     end)
   end)
 

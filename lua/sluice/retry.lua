@@ -49,7 +49,7 @@ local RULE = { attempts = "count?", base = "seconds?", cap = "seconds?" }
 ---@field long_hint? "refuse"|"cap"|"obey" what a longer one leads to: no further try (the default), `max_hint`, or as long as it says
 ---@field resend? boolean whether to send again what may have been executed; false
 ---@field retry_on? (fun(err: sluice.Error, attempt: integer): boolean)|string[] what to retry, instead of `err.retryable`: a function, or kinds; `resend` goes before it
----@field per_kind? table<string, sluice.RetryRule> rules for some kinds and those below them; the nearest one holds. CircuitOpen has `attempts = 1`
+---@field per_kind? table<string, sluice.RetryRule> rules for some kinds and those below them; the nearest one holds. Without `retry_on`, CircuitOpen has `attempts = 1`
 ---@field on_retry? fun(err: sluice.Error, attempt: integer, delay: number) called before each wait
 ---@field budget? sluice.RetryBudget|false none; of layers.retry the one that the endpoint's host has
 ---@field random? fun(): number in [0, 1)
@@ -94,8 +94,8 @@ end
 
 -- A circuit that is open is there to be told at once: waiting for it is for those who ask to.
 local function rules_of(where, given)
-  local rules = { CircuitOpen = { attempts = 1 } }
-  for kind, rule in pairs(given or {}) do
+  local rules = { CircuitOpen = not given.retry_on and { attempts = 1 } or nil }
+  for kind, rule in pairs(given.per_kind or {}) do
     check_kind(where, "per_kind", kind)
     rules[errors.kind_named(kind)] = options.check(where .. ": per_kind: " .. kind, rule, RULE)
   end
@@ -128,7 +128,7 @@ function retry.policy(given, where)
     _long_hint = given.long_hint or "refuse",
     _resend = given.resend or false,
     _retry_on = retry_on,
-    _rules = rules_of(where, given.per_kind),
+    _rules = rules_of(where, given),
     _on_retry = given.on_retry,
     _budget = given.budget or nil,
     _random = given.random or system.random_float,
