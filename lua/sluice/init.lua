@@ -13,6 +13,7 @@
 ---@field errors table failures as values
 ---@field progress table progress bars
 ---@field sse table event streams
+---@field stream table answers as they are made
 local sluice = {}
 
 ---@type string
@@ -30,7 +31,7 @@ local functions = {
 
 local modules = {
   task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, errors = true,
-  progress = true, sse = true, headers = true, response = true, transports = true,
+  progress = true, sse = true, stream = true, headers = true, response = true, transports = true,
 }
 
 local function unknown(name)

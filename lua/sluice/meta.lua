@@ -32,6 +32,20 @@ function meta.set(object, more)
   return object
 end
 
+---Makes two objects one in this respect: what becomes known of either is known of both.
+---@param object table|userdata|function what was known of it alone is forgotten
+---@param other table|userdata|function
+---@return table|userdata|function object
+function meta.share(object, other)
+  local kept = known(other)
+  if not kept then
+    kept = {}
+    facts[other] = kept
+  end
+  facts[object] = kept
+  return object
+end
+
 ---The facts about an object; an empty table when nothing is known.
 ---@param object any
 ---@return table facts `timing`, `request_id`, `status`, `attempts`, ...; what is there depends on the object

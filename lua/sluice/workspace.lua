@@ -87,11 +87,12 @@ end
 
 ---One endpoint of the workspace, for the layers. Sends nothing.
 ---@param name string
+---@param given? sluice.EndpointOptions
 ---@return sluice.endpoints.Databricks
-function methods:endpoint(name)
+function methods:endpoint(name, given)
   options.method("workspace:endpoint", self, "serving_endpoints")
   options.argument("workspace:endpoint", "name", name, "name")
-  return databricks.new(self._client, name)
+  return databricks.new(self._client, name, given)
 end
 
 return workspace

@@ -36,6 +36,17 @@ function client.escape(text)
   return (text:gsub("[^%w%-._~]", function(char) return ("%%%02X"):format(char:byte()) end))
 end
 
+---The request that asks for a stream: a copy, unless it does already.
+---@param request table
+---@return table
+function client.streamed(request)
+  if request.stream == true then return request end
+  local copy = {}
+  for name, value in pairs(request) do copy[name] = value end
+  copy.stream = true
+  return copy
+end
+
 -- Only the real transport keeps to time limits by itself.
 local function is_http(transport)
   if transport == nil then return true end
@@ -160,6 +171,12 @@ local function describe(value, res, body)
   })
 end
 
+local function refuse(self, call, res)
+  return errors.from_response(res, {
+    operation = call.operation, object = call.object, settings = self._settings,
+  })
+end
+
 local function encode(call)
   local encoded, text = pcall(require("sluice.json").encode, call.body)
   if encoded then return text end
@@ -182,11 +199,7 @@ function methods:call(call)
     timeout = call.timeout,
   }, call.timeout)
   if not res then return nil, name_call(answer, call) end
-  if res.status < 200 or res.status > 299 then
-    return nil, errors.from_response(res, {
-      operation = call.operation, object = call.object, settings = self._settings,
-    })
-  end
+  if res.status < 200 or res.status > 299 then return nil, refuse(self, call, res) end
   if call.text then
     if answer:match("^%s*<") then return page(self, call, res, answer) end
     return answer
@@ -194,6 +207,49 @@ function methods:call(call)
   local value, err = decode(self, call, res, answer)
   if value == nil then return nil, err end
   return describe(value, res, answer)
+end
+
+-- The head of an answer that comes piece by piece, within the limits that a head has.
+local function open(self, request, timeout)
+  if not self._transport then self._transport = require("sluice.http") end
+  local transport = self._transport
+  local total, first_byte = total_of(timeout), type(timeout) == "table" and timeout.first_byte
+  local seconds, limit = total or math.huge, "total"
+  if first_byte and first_byte < seconds then seconds, limit = first_byte, "first_byte" end
+  if self.honours_timeout or seconds == math.huge then return transport:handle(request) end
+  local started = task.now()
+  local res, err = task.timeout(seconds, transport.handle, transport, request)
+  if task.now() - started < seconds then return res, err end
+  return nil, errors.new("TimeoutError", {
+    message = ("no answer within %g s"):format(seconds), limit = limit, maybe_executed = true,
+  })
+end
+
+local abandoned = { __close = function(guard) if guard.res then guard.res:close() end end }
+
+---Makes one call whose answer comes as an event stream. Waits for the first content, the end or an err.
+---@param call { method: string, path: string, body: table, operation: string, object?: string, timeout?: number|sluice.Timeout, request_id?: string, end_mark?: boolean }
+---@return sluice.Stream? stream
+---@return sluice.Error? err
+function methods:stream(call)
+  local chat, started = require "sluice.stream.chat", task.now()
+  local fields = headers_of(self, call)
+  fields["accept"] = "text/event-stream"
+  local res, err = open(self, {
+    method = call.method, url = self.base .. call.path, headers = fields, body = encode(call),
+    stream = true, timeout = chat.transport_limits(call.timeout),
+  }, call.timeout)
+  if not res then return nil, name_call(err, call) end
+  local guard <close> = setmetatable({ res = res }, abandoned)
+  if res.status < 200 or res.status > 299 then return nil, refuse(self, call, res) end
+  local source = chat.new(res, {
+    started = started, timeout = call.timeout, end_mark = call.end_mark,
+    operation = call.operation, object = call.object,
+  })
+  local ready, failure = describe(source, res):begin()
+  if not ready then return nil, failure end
+  guard.res = nil
+  return require("sluice.stream").wrap(source)
 end
 
 return client

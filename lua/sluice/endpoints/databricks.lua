@@ -15,16 +15,23 @@ function metatable.__tostring(self)
   return "sluice.endpoint: " .. self.name
 end
 
+---@class sluice.EndpointOptions
+---@field end_mark? boolean false for a server that never sends one: then a stream may also end without [DONE] and without a finish reason; true
+local ENDPOINT = { end_mark = "boolean?" }
+
 ---Makes the endpoint. Sends nothing.
 ---@param connection sluice.endpoints.Client
 ---@param name string
+---@param given? sluice.EndpointOptions
 ---@return sluice.endpoints.Databricks
-function databricks.new(connection, name)
+function databricks.new(connection, name, given)
+  given = options.check("workspace:endpoint", given, ENDPOINT)
   return setmetatable({
     name = name,
     host = connection.host,
     honours_timeout = connection.honours_timeout,
     _client = connection,
+    _end_mark = given.end_mark,
     _path = "/serving-endpoints/" .. client.escape(name),
   }, metatable)
 end
@@ -53,6 +60,29 @@ function methods:query(request, given)
     object = self.name,
     timeout = given.timeout,
     request_id = given.request_id,
+  }
+end
+
+---Asks the model once, for an answer as it is made. Returns when the first content, the end or an err is
+---known: until then nothing was given out, and another try is possible. Waits.
+---@param request table as for query; `stream` is set
+---@param given? sluice.QueryOptions of `timeout`, `first_event` (300) and `idle` (60) count content, not comments
+---@return sluice.Stream? stream
+---@return sluice.Error? err
+function methods:stream(request, given)
+  options.method("endpoint:stream", self, "_client")
+  options.argument("endpoint:stream", "request", request, "table")
+  given = options.check("endpoint:stream", given, query_options)
+  options.timeout("endpoint:stream", given.timeout)
+  return self._client:stream {
+    method = "POST",
+    path = path_of(self, given.served_model),
+    body = client.streamed(request),
+    operation = "stream endpoint",
+    object = self.name,
+    timeout = given.timeout,
+    request_id = given.request_id,
+    end_mark = self._end_mark,
   }
 end
 

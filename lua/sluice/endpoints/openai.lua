@@ -23,6 +23,7 @@ end
 ---@field path? string such as "responses"; else the keys of the request choose
 ---@field headers? table more header fields; a value may be a secret
 ---@field transport? table
+---@field end_mark? boolean false for a server that never sends one: then a stream may also end without [DONE] and without a finish reason; true
 local OPENAI = {
   base_url = "string?",
   api_key = "text?",
@@ -30,6 +31,7 @@ local OPENAI = {
   path = "string?",
   headers = "table?",
   transport = "table|userdata?",
+  end_mark = "boolean?",
 }
 
 local DEFAULT_BASE <const> = "https://api.openai.com/v1"
@@ -58,6 +60,7 @@ function openai.new(given)
     honours_timeout = connection.honours_timeout,
     _client = connection,
     _model = given.model,
+    _end_mark = given.end_mark,
     _path = given.path and "/" .. given.path:gsub("^/+", ""),
   }, metatable)
 end
@@ -95,6 +98,29 @@ function methods:query(request, given)
     object = request.model or given.served_model or self.name,
     timeout = given.timeout,
     request_id = given.request_id,
+  }
+end
+
+---Asks the model once, for an answer as it is made. Returns when the first content, the end or an err is
+---known: until then nothing was given out, and another try is possible. Waits.
+---@param request table as for query; `stream` is set
+---@param given? sluice.QueryOptions of `timeout`, `first_event` (300) and `idle` (60) count content, not comments
+---@return sluice.Stream? stream
+---@return sluice.Error? err
+function methods:stream(request, given)
+  options.method("endpoint:stream", self, "_client")
+  options.argument("endpoint:stream", "request", request, "table")
+  given = options.check("endpoint:stream", given, query_options)
+  options.timeout("endpoint:stream", given.timeout)
+  return self._client:stream {
+    method = "POST",
+    path = path_of(self, request),
+    body = client.streamed(with_model(request, given.served_model or self._model)),
+    operation = "stream model",
+    object = request.model or given.served_model or self.name,
+    timeout = given.timeout,
+    request_id = given.request_id,
+    end_mark = self._end_mark,
   }
 end
 

@@ -6,6 +6,7 @@ local layers = require "sluice.layers"
 local log = require "sluice.log"
 local meta = require "sluice.meta"
 local options = require "sluice.options"
+local stream = require "sluice.stream"
 local task = require "sluice.task"
 
 local LOG = {
@@ -17,12 +18,18 @@ local LOG = {
 
 local function usage_of(response)
   local usage = type(response) == "table" and response.usage
-  return type(usage) == "table" and usage or {}
+  return type(usage) == "table" and usage or nil
 end
 
-local function describe(fields, response, err)
-  local facts = meta.get(response)
-  local usage = usage_of(response)
+local function milliseconds(seconds)
+  return math.floor(seconds * 1e6 + 0.5) / 1e3
+end
+
+-- `value`: a response or a stream; of a stream the usage comes by its chunks.
+local function describe(fields, value, err, usage)
+  local facts = meta.get(value)
+  usage = usage or usage_of(value) or {}
+  fields.ttft_ms = facts.ttft and milliseconds(facts.ttft)
   fields.status = facts.status
   fields.request_id = facts.request_id
   fields.served_model = facts.served_model
@@ -38,7 +45,33 @@ local function describe(fields, response, err)
   fields.attempts = attempts and #attempts or nil
 end
 
+-- A stream that calls `ended(usage, err, closed)` once, however it ends; `closed`: by its reader.
+local function watch(inner, ended)
+  local usage, is_over = nil, false
+  local function finish(err, closed)
+    if is_over then return end
+    is_over = true
+    ended(usage, err, closed)
+  end
+  local source = meta.share({}, inner)
+  function source.next()
+    local ok, chunk, event = pcall(inner.next, inner)
+    if not ok then
+      finish(chunk)
+      error(chunk, 0)
+    end
+    if chunk == nil then finish(event) else usage = usage_of(chunk) or usage end
+    return chunk, event
+  end
+  function source.close()
+    inner:close()
+    finish(nil, true)
+  end
+  return stream.wrap(source)
+end
+
 ---Makes a layer that logs each request when it has ended: event `request`, how long it took, what came.
+---A stream has ended when its reader is through with it: `closed_early` where that was before its end.
 ---Never the contents of a request or an answer.
 ---@param given? { level?: "debug"|"info"|"warn", fields?: table } `level`: of what succeeds, info; what fails is an error; `fields`: added to each line
 ---@return sluice.Layer
@@ -46,23 +79,37 @@ local function log_layer(given)
   given = options.check("layers.log", given, LOG)
   local level = given.level or "info"
 
-  local function logged(method)
-    return function(inner, request, query_options)
-      local started = task.now()
-      local value, err = inner[method](inner, request, query_options)
-      local now_level = value == nil and "error" or level
-      if log.is_enabled(now_level) then
-        local fields = { operation = method, endpoint = inner.name }
-        for name, extra in pairs(given.fields or {}) do fields[name] = extra end
-        fields.duration_ms = math.floor((task.now() - started) * 1e6 + 0.5) / 1e3
-        describe(fields, value, err)
-        log[now_level]("request", fields)
-      end
-      return value, err
-    end
+  local function write(method, inner, started, value, err, more)
+    local failed = value == nil or err ~= nil
+    local now_level = failed and "error" or level
+    if not log.is_enabled(now_level) then return end
+    local fields = { operation = method, endpoint = inner.name, closed_early = more and more.closed }
+    for name, extra in pairs(given.fields or {}) do fields[name] = extra end
+    fields.duration_ms = milliseconds(task.now() - started)
+    describe(fields, value, err, more and more.usage)
+    log[now_level]("request", fields)
   end
 
-  return layers.around { query = logged "query", stream = logged "stream" }
+  local function query(inner, request, query_options)
+    local started = task.now()
+    local value, err = inner:query(request, query_options)
+    write("query", inner, started, value, err)
+    return value, err
+  end
+
+  local function open_stream(inner, request, query_options)
+    local started = task.now()
+    local value, err = inner:stream(request, query_options)
+    if value == nil then
+      write("stream", inner, started, nil, err)
+      return nil, err
+    end
+    return watch(value, function(usage, failure, closed)
+      write("stream", inner, started, value, failure, { usage = usage, closed = closed })
+    end)
+  end
+
+  return layers.around { query = query, stream = open_stream }
 end
 
 return log_layer

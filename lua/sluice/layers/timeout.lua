@@ -3,7 +3,9 @@
 
 local errors = require "sluice.errors"
 local layers = require "sluice.layers"
+local meta = require "sluice.meta"
 local options = require "sluice.options"
+local stream = require "sluice.stream"
 local task = require "sluice.task"
 
 -- The smaller of each limit.
@@ -18,24 +20,38 @@ local function tighter(limits, given)
   return copy
 end
 
-local function timed_out(inner, total)
+local function timed_out(inner, operation, total)
+  local what = operation == "query" and "no answer" or "not complete"
   return errors.new("TimeoutError", {
-    operation = "query",
+    operation = operation,
     object = inner.name,
-    message = ("no answer within the %g s of layers.timeout"):format(total),
+    message = ("%s within the %g s of layers.timeout"):format(what, total),
     limit = "total",
     maybe_executed = true,
   })
 end
 
--- A query is cut here as well, unless the endpoint inside keeps to the limit by itself: what waits
--- inside may be a queue, a retry, or an endpoint of the user's.
-local function bounded(inner, total, request, given)
-  local started = task.now()
-  local value, err = task.timeout(total, inner.query, inner, request, given)
+-- Calls within a deadline; what passes it is cut here as well, unless the endpoint inside keeps to the
+-- limit by itself: what waits inside may be a queue, a retry, or an endpoint of the user's.
+local function bounded(bound, f, ...)
+  local value, err = task.timeout(bound.deadline - task.now(), f, ...)
   local is_ours = value == nil and errors.is(err) and err.limit == "task.timeout"
-  if is_ours and task.now() - started >= total then return nil, timed_out(inner, total) end
+  if is_ours and task.now() >= bound.deadline then
+    return nil, timed_out(bound.inner, bound.operation, bound.total)
+  end
   return value, err
+end
+
+local function start(inner, operation, total)
+  return { inner = inner, operation = operation, total = total, deadline = task.now() + total }
+end
+
+-- A stream whose every chunk comes within the deadline.
+local function bounded_stream(bound, opened)
+  local source = meta.share({}, opened)
+  function source.next() return bounded(bound, opened.next, opened) end
+  function source.close() opened:close() end
+  return stream.wrap(source)
 end
 
 ---Makes a layer that sets time limits: innermost for each try, outermost for all of them together.
@@ -56,14 +72,20 @@ local function timeout_layer(limits)
     local all = merged(given)
     local total = all.timeout.total
     if not total or inner.honours_timeout then return inner:query(request, all) end
-    return bounded(inner, total, request, all)
+    return bounded(start(inner, "query", total), inner.query, inner, request, all)
   end
 
-  local function stream(inner, request, given)
-    return inner:stream(request, merged(given))
+  local function open_stream(inner, request, given)
+    local all = merged(given)
+    local total = all.timeout.total
+    if not total or inner.honours_timeout then return inner:stream(request, all) end
+    local bound = start(inner, "stream", total)
+    local opened, err = bounded(bound, inner.stream, inner, request, all)
+    if not opened then return nil, err end
+    return bounded_stream(bound, opened)
   end
 
-  return layers.around { query = query, stream = stream }
+  return layers.around { query = query, stream = open_stream }
 end
 
 return timeout_layer

@@ -2,6 +2,7 @@
 -- A stream whose tokens are counted while it passes.
 
 local meta = require "sluice.meta"
+local streams = require "sluice.stream"
 local usage = require "sluice.limit.usage"
 
 local stream = {}
@@ -38,7 +39,7 @@ function stream.watch(inner, ended, input)
       local sum, out = usage.of(chunk)
       if sum then total, output = sum, out end
       bytes = bytes + written(chunk)
-      return chunk
+      return chunk, err -- here the event that it came in
     end
     finish()
     if not good then error(chunk, 0) end
@@ -48,7 +49,8 @@ function stream.watch(inner, ended, input)
     finish()
     if inner.close then return inner:close() end
   end
-  return meta.set(setmetatable(outer, { __index = inner }), meta.get(inner))
+  meta.share(outer, inner)
+  return streams.is(inner) and streams.wrap(outer) or setmetatable(outer, { __index = inner })
 end
 
 return stream
