@@ -14,6 +14,7 @@ local BY_KIND = {
   { "NotFound", 404 },
   { "TooManyRequests", 429 },
   { "QueueFull", 503 },
+  { "CircuitOpen", 503 },
   { "TimeoutError", 504 },
   { "ConnectError", 502 },
   { "TLSError", 502 },
