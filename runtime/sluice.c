@@ -33,6 +33,7 @@ SAME_NUMBER(WRITE);
 int luaopen_sluice_core_json(lua_State *L);
 int luaopen_sluice_core_socket(lua_State *L);
 int luaopen_sluice_core_system(lua_State *L);
+int luaopen_sluice_core_process(lua_State *L);
 int luaopen_sluice_core_backoff(lua_State *L);
 int luaopen_sluice_core_terminal(lua_State *L);
 int luaopen_sluice_core_http(lua_State *L);
@@ -57,6 +58,7 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.json", luaopen_sluice_core_json},
     {"sluice.core.socket", luaopen_sluice_core_socket},
     {"sluice.core.system", luaopen_sluice_core_system},
+    {"sluice.core.process", luaopen_sluice_core_process},
     {"sluice.core.backoff", luaopen_sluice_core_backoff},
     {"sluice.core.terminal", luaopen_sluice_core_terminal},
     {"sluice.core.http", luaopen_sluice_core_http},
