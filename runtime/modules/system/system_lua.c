@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -159,6 +160,23 @@ static int l_system_read_file(lua_State *L)
     return failure ? push_errno(L, failure) : 1;
 }
 
+/* file_stamp(path) -> a text that changes when the file does | nil, text, errno */
+static int l_system_file_stamp(lua_State *L)
+{
+    const char *path = luaL_checkstring(L, 1);
+    sl_require_capability(L, SL_CAN_READ_FILES, "looking at a file");
+    struct stat info;
+    if (stat(path, &info) != 0) {
+        return push_errno(L, errno);
+    }
+    char text[128];
+    snprintf(text, sizeof text, "%llx:%llx:%llx:%llx.%09ld", (unsigned long long)info.st_dev,
+             (unsigned long long)info.st_ino, (unsigned long long)info.st_size,
+             (unsigned long long)info.st_mtim.tv_sec, (long)info.st_mtim.tv_nsec);
+    lua_pushstring(L, text);
+    return 1;
+}
+
 /* utc(seconds) -> "2026-01-01T00:00:00.123Z" */
 static int l_system_utc(lua_State *L)
 {
@@ -183,8 +201,13 @@ static int l_system_utc(lua_State *L)
 }
 
 static const luaL_Reg system_functions[] = {
-    {"getenv", l_system_getenv},       {"wall", l_system_wall}, {"random", l_system_random},
-    {"read_file", l_system_read_file}, {"utc", l_system_utc},   {NULL, NULL},
+    {"getenv", l_system_getenv},
+    {"wall", l_system_wall},
+    {"random", l_system_random},
+    {"read_file", l_system_read_file},
+    {"utc", l_system_utc},
+    {"file_stamp", l_system_file_stamp},
+    {NULL, NULL},
 };
 
 int luaopen_sluice_core_system(lua_State *L)
