@@ -215,6 +215,37 @@ describe("the calls of the serving API", function()
   end)
 end)
 
+describe("serving_endpoints", function()
+  it("asks as the endpoint does, whole and as it is made, one served entity too", function()
+    local endpoints, seen = recorded(function(_, count)
+      if count == 1 then return { json = { choices = {} } } end
+      local chunk = '{"choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":%s}]}'
+      local events = { chunk:format("a", "null"), chunk:format("b", '"stop"'), "[DONE]" }
+      local body = "data: " .. table.concat(events, "\n\ndata: ") .. "\n\n"
+      return { headers = { ["content-type"] = "text/event-stream" }, body = body }
+    end)
+    assert.is_table(endpoints:query("a/b", { messages = {}, new_key = 1 }, { served_model = "m 1" }))
+    local stream <close> = assert(endpoints:stream("e", { messages = {} }))
+    local text = ""
+    for delta in stream:text() do text = text .. delta end
+    assert.equal("ab", text)
+    assert.equal("POST /serving-endpoints/a%2Fb/served-models/m%201/invocations", seen[1].call)
+    assert.same({ messages = {}, new_key = 1 }, seen[1].body)
+    assert.equal("POST /serving-endpoints/e/invocations", seen[2].call)
+    assert.same({ messages = {}, stream = true }, seen[2].body)
+    for expected, misuse in pairs {
+      ['serving_endpoints:stream: argument "request" must be a table'] = function() endpoints:stream "e" end,
+      ['serving_endpoints:stream: unknown option "servd_model" %(did you mean "served_model"'] = function()
+        endpoints:stream("e", {}, { servd_model = "m" })
+      end,
+    } do
+      local fine, message = pcall(misuse)
+      assert.is_false(fine)
+      assert.matches("serving_calls_spec.lua:%d+: " .. expected, message)
+    end
+  end)
+end)
+
 describe("serving_endpoints:update_config", function()
   local LIVE <const> = [[{ "name": "e", "config": { "config_version": 3,
     "served_entities": [

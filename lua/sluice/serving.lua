@@ -274,4 +274,16 @@ function methods:query(name, request, given)
   return endpoint:query(request, given)
 end
 
+---Asks an endpoint once, for an answer as it is made, as workspace:endpoint(name):stream(...). Waits for the first
+---content, the end or an err.
+---@param name string
+---@param request table
+---@param given? sluice.QueryOptions
+---@return sluice.Stream? stream
+---@return sluice.Error? err
+function methods:stream(name, request, given)
+  local endpoint = endpoint_for("serving_endpoints:stream", self, name, request, given)
+  return endpoint:stream(request, given)
+end
+
 return serving
