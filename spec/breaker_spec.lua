@@ -3,6 +3,7 @@ local breaker_layer = require "sluice.layers.breaker"
 local errors = require "sluice.errors"
 local json = require "sluice.json"
 local layers = require "sluice.layers"
+local stream = require "sluice.stream"
 local task = require "sluice.task"
 local window = require "sluice.retry.window"
 
@@ -17,7 +18,20 @@ local function endpoint_of(server)
     if server.err then return nil, server.err end
     return { ok = true }
   end
-  return { name = "e", query = answer, stream = answer }
+  local function begin()
+    local value, err = answer()
+    if value == nil then return nil, err end
+    local left = { "a", "b" }
+    return stream.wrap {
+      next = function()
+        local chunk = table.remove(left, 1)
+        if chunk then return chunk end
+        return nil, server.breaks
+      end,
+      close = function() server.closed = true end,
+    }
+  end
+  return { name = "e", query = answer, stream = begin }
 end
 
 -- Runs f with a breaker around such an endpoint, in simulated time.
@@ -255,6 +269,42 @@ describe("layers.breaker", function()
     end)
     with_breaker({ minimum = 1 }, function(_, _, breaker)
       breaker:record(unavailable())
+      assert.equal("open", breaker.state)
+    end)
+  end)
+
+  it("counts a stream at its end: how it broke off, and not who left it", function()
+    with_breaker({ minimum = 2 }, function(endpoint, server, breaker)
+      local whole = assert(endpoint:stream {})
+      assert.equal(0, breaker.passed)
+      for _ in whole:chunks() do end -- luacheck: ignore
+      assert.same({ 1, 0 }, { breaker.passed, breaker.failed })
+      local left = assert(endpoint:stream {})
+      assert.equal("a", left:next())
+      left:close()
+      assert.is_true(server.closed)
+      assert.same({ 1, 0 }, { breaker.passed, breaker.failed })
+      server.breaks = errors.new "TruncatedStream"
+      local broken = assert(endpoint:stream {})
+      broken:next()
+      broken:next()
+      assert.equal("TruncatedStream", select(2, broken:next()).kind)
+      broken:next()
+      assert.same({ "open", 1 }, { breaker.state, breaker.failed })
+      assert.equal("CircuitOpen", select(2, endpoint:stream {}).kind)
+    end)
+  end)
+
+  it("takes a stream that has begun for a good probe", function()
+    with_breaker({ minimum = 1 }, function(endpoint, server, breaker)
+      server.err = unavailable()
+      assert.is_nil((endpoint:stream {}))
+      assert.equal("open", breaker.state)
+      task.sleep(11)
+      server.err, server.breaks = nil, errors.new "TruncatedStream"
+      local begun = assert(endpoint:stream {})
+      assert.equal("closed", breaker.state)
+      assert.is_nil((begun:collect()))
       assert.equal("open", breaker.state)
     end)
   end)

@@ -1,8 +1,11 @@
 -- SPDX-License-Identifier: MIT
+local client = require "sluice.endpoints.client"
+local databricks = require "sluice.endpoints.databricks"
 local errors = require "sluice.errors"
 local json = require "sluice.json"
 local layers = require "sluice.layers"
 local meta = require "sluice.meta"
+local response = require "sluice.response"
 local retry = require "sluice.retry"
 local task = require "sluice.task"
 
@@ -462,6 +465,48 @@ describe("layers.retry", function()
       assert.is_table(layers.retry {}(down(nil)).retry_budget)
       local policy = retry.policy { budget = false }:with_budget(retry.budget { burst = 0 })
       assert.equal("budget", select(2, policy:run(failing(unavailable()))).gave_up)
+    end)
+  end)
+
+  -- A serving endpoint whose streams are these texts, one after the other.
+  local function streaming(...)
+    local bodies, calls = { ... }, 0
+    local transport = {}
+    function transport:handle() -- luacheck: ignore self
+      calls = calls + 1
+      return response.new {
+        status = 200, headers = { ["content-type"] = "text/event-stream" }, body = bodies[calls],
+      }
+    end
+    local connection = client.new { base = "http://stream.spec", host = "stream.spec", transport = transport }
+    return databricks.new(connection, "e"), function() return calls end
+  end
+
+  local OVERLOADED = 'data: {"error":{"message":"m","type":"overloaded_error"}}\n\n'
+  local HELLO = 'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+    .. 'data: {"choices":[{"index":0,"delta":{"content":"hello"}}]}\n\n'
+
+  it("tries a stream again that fails before its first content", function()
+    task.simulate(function()
+      local endpoint, calls = streaming(OVERLOADED, OVERLOADED, HELLO .. "data: [DONE]\n\n")
+      local stream = assert(layers.retry {}(endpoint):stream { messages = {} })
+      assert.equal("hello", assert(stream:collect()).choices[1].message.content)
+      assert.equal(3, calls())
+      assert.equal("ServiceError", meta.get(stream).attempts[2].kind)
+      endpoint, calls = streaming(OVERLOADED, OVERLOADED, OVERLOADED)
+      local none, err = layers.retry {}(endpoint):stream { messages = {} }
+      assert.is_nil(none)
+      assert.same({ "ServiceError", "attempts", 3, 3 }, { err.kind, err.gave_up, #err.attempts, calls() })
+    end)
+  end)
+
+  it("never tries a stream again that fails after its first content", function()
+    task.simulate(function()
+      local endpoint, calls = streaming(HELLO .. OVERLOADED, HELLO)
+      local stream = assert(layers.retry {}(endpoint):stream { messages = {} })
+      local value, err = stream:collect()
+      assert.is_nil(value)
+      assert.same({ "ServiceError", 1 }, { err.kind, calls() })
     end)
   end)
 

@@ -4,6 +4,7 @@
 local backoff = require "sluice.core.backoff"
 local errors = require "sluice.errors"
 local layers = require "sluice.layers"
+local meta = require "sluice.meta"
 local options = require "sluice.options"
 local system = require "sluice.core.system"
 local task = require "sluice.task"
@@ -197,6 +198,24 @@ local function settle(breaker, turn, value, err)
   count(breaker, turn, err)
 end
 
+-- How a stream ends is an outcome too: counted at its end, and not at all when its reader leaves.
+local function watch(breaker, turn, inner)
+  local source, ended = {}, false
+  function source.next()
+    local chunk, event = inner:next()
+    if chunk == nil and not ended then
+      ended = true
+      count(breaker, turn, event)
+    end
+    return chunk, event
+  end
+  function source.close()
+    ended = true
+    inner:close()
+  end
+  return require("sluice.stream").wrap(meta.share(source, inner))
+end
+
 -- A probe whose caller leaves makes room for another one.
 local function probe(breaker, turn, method, inner, request, query_options)
   local settled = false
@@ -209,6 +228,22 @@ local function probe(breaker, turn, method, inner, request, query_options)
   return value, err
 end
 
+-- A stream that has begun has shown that the server works: enough for a probe.
+local function stream_of(breaker, inner, request, query_options)
+  local turn, refused = enter(breaker, inner)
+  if not turn then return nil, refused end
+  local value, err
+  if breaker.state ~= "closed" then
+    value, err = probe(breaker, turn, "stream", inner, request, query_options)
+    turn = breaker._turn
+  else
+    value, err = inner:stream(request, query_options)
+    if value == nil then settle(breaker, turn, nil, err) end
+  end
+  if value == nil then return nil, err end
+  return watch(breaker, turn, value)
+end
+
 ---Makes a layer that stops calling an endpoint of which `share` failed within `window`: it gets
 ---CircuitOpen at once, with `retry_after`, until `cooldown` is over and `probes` requests have gone
 ---through. What counts as a failure: 429, 5xx, no connection, a time limit, a broken answer. All
@@ -218,22 +253,22 @@ end
 local function breaker_layer(given)
   local breaker = new_breaker(options.check("layers.breaker", given, BREAKER))
 
-  local function through(method)
-    return function(inner, request, query_options)
-      local turn, refused = enter(breaker, inner)
-      if not turn then return nil, refused end
-      if breaker.state ~= "closed" then
-        return probe(breaker, turn, method, inner, request, query_options)
-      end
-      local value, err = inner[method](inner, request, query_options)
-      settle(breaker, turn, value, err)
-      return value, err
+  local function query(inner, request, query_options)
+    local turn, refused = enter(breaker, inner)
+    if not turn then return nil, refused end
+    if breaker.state ~= "closed" then
+      return probe(breaker, turn, "query", inner, request, query_options)
     end
+    local value, err = inner:query(request, query_options)
+    settle(breaker, turn, value, err)
+    return value, err
   end
 
-  return layers.around {
-    query = through "query", stream = through "stream", fields = { breaker = breaker },
-  }
+  local function stream(inner, request, query_options)
+    return stream_of(breaker, inner, request, query_options)
+  end
+
+  return layers.around { query = query, stream = stream, fields = { breaker = breaker } }
 end
 
 return breaker_layer
