@@ -79,14 +79,20 @@ local OWN = {
   bad_json = { headers = "table?", body = "string?" },
 }
 
-local SPECS = {}
-for kind, own in pairs(OWN) do
-  local spec = {}
-  for _, part in ipairs { COMMON, own } do
-    for name, what in pairs(part) do spec[name] = what end
+-- The fields of each kind in full.
+local function specs_of(kinds)
+  local specs = {}
+  for kind, own in pairs(kinds) do
+    local spec = {}
+    for _, part in ipairs { COMMON, own } do
+      for name, what in pairs(part) do spec[name] = what end
+    end
+    specs[kind] = spec
   end
-  SPECS[kind] = spec
+  return specs
 end
+
+local SPECS = specs_of(OWN)
 
 -- The name that messages begin with.
 local WHERE <const> = "fault rule"
@@ -145,18 +151,20 @@ end
 
 ---Checks a rule. Never waits.
 ---@param given any from Lua, or decoded JSON
+---@param specs? table<string, sluice.OptionSpec> of the kinds there are, those of this file
 ---@return sluice.FaultRule? rule a copy
 ---@return string? problem what is wrong with it
-function rules.read(given)
+function rules.read(given, specs)
+  specs = specs or SPECS
   if type(given) ~= "table" then
     return nil, ("%s: an object is needed, got %s"):format(WHERE, options.type_name(given))
   end
   local rule = without_nulls(given)
   if rule.kind == nil then return nil, WHERE .. ': option "kind" is missing' end
-  local spec = SPECS[rule.kind]
+  local spec = specs[rule.kind]
   if not spec then
     local text = '%s: unknown kind "%s"%s'
-    return nil, text:format(WHERE, tostring(rule.kind), options.hint(tostring(rule.kind), SPECS))
+    return nil, text:format(WHERE, tostring(rule.kind), options.hint(tostring(rule.kind), specs))
   end
   local problem = problem_of(rule, spec)
   if problem then return nil, problem end
@@ -210,12 +218,16 @@ local metatable = { __name = "sluice.fault_rules", __index = methods }
 
 ---Makes a set of rules. Raises for a rule that is none.
 ---@param list? sluice.FaultRule[]
----@param given? { seed?: integer } `seed`: of the probabilities, 0
+---@param given? { seed?: integer, kinds?: table<string, sluice.OptionSpec> } `seed`: of the probabilities, 0; `kinds`: more kinds, with the fields of their own
 ---@return sluice.FaultRules
 function rules.new(list, given)
   options.argument("rules.new", "rules", list, "table?")
-  given = options.check("rules.new", given, { seed = "integer?" })
-  local set = setmetatable({ _faults = {}, _last = 0, _seed = given.seed or 0 }, metatable)
+  given = options.check("rules.new", given, { seed = "integer?", kinds = "table?" })
+  local set = setmetatable({ _faults = {}, _last = 0, _seed = given.seed or 0, _specs = SPECS }, metatable)
+  if given.kinds then
+    set._specs = specs_of(given.kinds)
+    for kind, kind_spec in pairs(SPECS) do set._specs[kind] = set._specs[kind] or kind_spec end
+  end
   for index, each in ipairs(list or {}) do
     local id, problem = set:add(each)
     if not id then options.misuse("rule %d: %s", index, problem) end
@@ -228,7 +240,7 @@ end
 ---@return integer? id
 ---@return string? problem what is wrong with it
 function methods:add(given)
-  local fault, problem = rules.read(given)
+  local fault, problem = rules.read(given, self._specs)
   if not fault then return nil, problem end
   self._last = self._last + 1
   fault.id, fault.seen, fault.hits = self._last, 0, 0
