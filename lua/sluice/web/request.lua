@@ -141,6 +141,16 @@ function methods.chunks(self)
   end
 end
 
+---Cuts the connection without an answer, or in the middle of one; what the handler returns is lost. For tests of
+---clients.
+---@return boolean cut false in process, where there is no connection
+function methods.abort(self)
+  local exchange = self._source
+  if type(exchange) ~= "userdata" then return false end
+  exchange:abort()
+  return true
+end
+
 -- A source for requests that a client in this process gives. No limit is passed over: an app
 -- behaves the same in process and over a socket.
 local in_process = {}
