@@ -6,6 +6,7 @@ local json = require "sluice.json"
 local models = require "sluice.emulator.models"
 local ngram = require "sluice.emulator.models.ngram"
 local random = require "sluice.random"
+local reply = require "sluice.emulator.reply"
 local tabular = require "sluice.emulator.models.tabular"
 local text = require "sluice.emulator.text"
 local tokens = require "sluice.emulator.tokens"
@@ -20,7 +21,10 @@ local function chat(content, more)
   return body
 end
 
-local function ask(entity, body) return assert(models.new {}:answer(entity, nil, body, "e")) end
+local function ask(entity, body)
+  local answer = assert(models.new {}:answer(entity, nil, body, "e"))
+  return answer.reply and reply.whole(answer.reply, {}) or answer.json
+end
 
 local function said(entity, body)
   local answer = ask(entity, body)
@@ -272,8 +276,10 @@ describe("a text request", function()
     end
   end)
 
-  it("refuses to stream", function()
-    assert.equal("INVALID_PARAMETER_VALUE", refusal_of(echo_entity, chat("x", { stream = true })).error_code)
+  it("refuses to stream more than one choice", function()
+    local refusal = refusal_of(echo_entity, chat("x", { stream = true, n = 2 }))
+    assert.equal("BAD_REQUEST", refusal.error_code)
+    assert.equal('parameter "n" must be equal to 1 for streaming mode', refusal.message)
   end)
 end)
 
@@ -298,9 +304,9 @@ describe("the embedding model", function()
   end)
 
   it("answers a string and a list of strings", function()
-    local one = assert(embedding.answer({ input = "a b" }, { label = "x" }))
+    local one = assert(embedding.answer({ input = "a b" }, { label = "x" })).json
     assert.equal(1, #one.data)
-    local two = assert(embedding.answer({ input = { "a b", "c" } }, { label = "x" }))
+    local two = assert(embedding.answer({ input = { "a b", "c" } }, { label = "x" })).json
     assert.equal("list", two.object)
     assert.same({ 0, 1 }, { two.data[1].index, two.data[2].index })
     assert.same(one.data[1].embedding, two.data[1].embedding)
@@ -308,7 +314,7 @@ describe("the embedding model", function()
   end)
 
   it("packs floats for clients that ask for base64", function()
-    local answer = assert(embedding.answer({ input = "a", encoding_format = "base64" }, { label = "x" }))
+    local answer = assert(embedding.answer({ input = "a", encoding_format = "base64" }, { label = "x" })).json
     local packed = answer.data[1].embedding
     assert.equal(344, #packed) -- 64 floats of 4 bytes
     assert.is_truthy(packed:find "^[%w+/]+==$")
@@ -324,7 +330,7 @@ describe("the embedding model", function()
 end)
 
 describe("the tabular model", function()
-  local function predictions(body) return assert(tabular.answer(body)).predictions end
+  local function predictions(body) return assert(tabular.answer(body)).json.predictions end
 
   it("is 1 + x1/1 + x2/2 + ... in the order of the columns' names", function()
     local split = { columns = { "b", "a" }, data = { { 1, 2 }, { 3, 4 } } }
@@ -346,7 +352,7 @@ describe("the tabular model", function()
   end)
 
   it("keeps an empty answer a list", function()
-    local answer = assert(tabular.answer { dataframe_records = json.array {} })
+    local answer = assert(tabular.answer { dataframe_records = json.array {} }).json
     assert.equal('{"predictions":[]}', json.encode(answer))
   end)
 

@@ -3,8 +3,8 @@
 -- take simulated time.
 
 local command = require "sluice.emulator.command"
-local config_reader = require "sluice.emulator.config"
 local emulator = require "sluice.emulator"
+local entity_reader = require "sluice.emulator.entity"
 local errors = require "sluice.errors"
 local http = require "sluice.http"
 local json = require "sluice.json"
@@ -140,7 +140,7 @@ describe("creating an endpoint", function()
       refused(call("POST", management, { name = name }), 400, "INVALID_PARAMETER_VALUE")
     end
     refused(call("POST", management, {}), 400, "INVALID_PARAMETER_VALUE")
-    assert.equal("a_B-9", config_reader.check_name("a_B-9", "It"))
+    assert.equal("a_B-9", entity_reader.check_name("a_B-9", "It"))
     assert.equal(200, call("POST", management, { name = ("x"):rep(63) }).status)
   end)
 
@@ -616,7 +616,6 @@ describe("the emulator", function()
     local text = "No API found for 'GET /api/2.0/unknown'"
     refused(call("GET", "/api/2.0/unknown"), 404, "ENDPOINT_NOT_FOUND", text)
     refused(call("PUT", management), 404, "ENDPOINT_NOT_FOUND")
-    refused(call("GET", "/.well-known/databricks-config", nil, {}), 404, "ENDPOINT_NOT_FOUND")
   end)
 
   it("wants a bearer token, any where it was given none", function()

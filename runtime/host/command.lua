@@ -7,8 +7,8 @@ usage: sluice FILE.lua [ARG...]           run a script (-: from standard input)
        sluice -e CHUNK [ARG...]           run a chunk of Lua
        sluice --emulator FILE.lua [ARG...]
                                           run a script against a private serving emulator
-       sluice emulate [--listen HOST:PORT] [--latency MS] [--deploy-time S]
-                      [--upstream URL] [--model FILE.lua]
+       sluice emulate [--listen HOST:PORT] [--state FILE] [--latency MS]
+                      [--deploy-time S] [--upstream URL] [--model FILE.lua] ...
                                           serve the emulator; its address is printed
        sluice --help | --version
 

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The command `sluice emulate`: reads its arguments, starts an emulator and serves until it is stopped.
 
+local dialects = require "sluice.emulator.dialect"
 local emulator = require "sluice.emulator"
 local errors = require "sluice.errors"
 local log = require "sluice.log"
@@ -10,15 +11,22 @@ local task = require "sluice.task"
 local command = {}
 
 local usage <const> = [[
-usage: sluice emulate [--listen HOST:PORT] [--latency MS] [--deploy-time S]
+usage: sluice emulate [--listen HOST:PORT] [--state FILE] [--latency MS]
+                      [--token-time MS] [--deploy-time S] [--dialect KEY=VALUE]...
+                      [--no-retry-after] [--token-lifetime S]
                       [--upstream URL] [--model FILE.lua]...
 
 Serves an emulated model serving workspace and prints its address as one line on
 standard output once it accepts connections. Any bearer token is accepted.
 
   --listen HOST:PORT   default 127.0.0.1:0, a free port
+  --state FILE         keep the endpoints in FILE, across kill -9 too; default in memory
   --latency MS         wait before each answer to a query; default 0
+  --token-time MS      wait before each token of a stream; default 0
   --deploy-time S      seconds from create to READY; default 1
+  --dialect KEY=VALUE  how streams look: usage=final, done=absent, ... (docs/emulator.md)
+  --no-retry-after     do not say when to come again after a 429
+  --token-lifetime S   seconds an OAuth token is good for; default 3600
   --upstream URL       an OpenAI-compatible server (such as http://127.0.0.1:8000/v1)
                        that answers text and embeddings; its key, where it needs
                        one, is read from SLUICE_UPSTREAM_KEY
@@ -51,6 +59,23 @@ end
 readers["--latency"] = seconds_reader("--latency", "latency", 0.001)
 readers["--deploy-time"] = seconds_reader("--deploy-time", "deploy_time", 1)
 
+readers["--token-time"] = seconds_reader("--token-time", "token_time", 0.001)
+readers["--token-lifetime"] = seconds_reader("--token-lifetime", "token_lifetime", 1)
+
+readers["--state"] = function(settings, value)
+  settings.state = value
+  return true
+end
+
+readers["--dialect"] = function(settings, value)
+  local key, choice = value:match("^([%w_]+)=(.+)$")
+  if not key then return nil, "--dialect needs KEY=VALUE, got " .. value end
+  settings.dialect[key] = choice
+  local dialect, problem = dialects.read(settings.dialect)
+  if not dialect then return nil, "--dialect: " .. problem end
+  return true
+end
+
 readers["--upstream"] = function(settings, value)
   if not value:find("^https?://[^/]") then
     return nil, "--upstream needs an http or https URL, got " .. value
@@ -72,20 +97,29 @@ readers["--model"] = function(settings, value)
   return true
 end
 
+-- The reader of an argument and its value; what has no value is read at once.
+local function read_argument(settings, name, value)
+  if name == "--no-retry-after" then
+    settings.retry_after = false
+    return true
+  end
+  if not value or value == "" then return nil, name .. " needs a value" end
+  return readers[name](settings, value)
+end
+
 local function read_arguments(arguments)
-  local settings, index = { models = {} }, 1
+  local settings, index = { models = {}, dialect = {} }, 1
   while index <= #arguments do
     local name, value = arguments[index]:match("^(%-%-[%w-]+)=(.*)$")
     name = name or arguments[index]
     if name == "--help" then return { help = true } end
-    local reader = readers[name]
-    if not reader then return nil, "unknown argument " .. name end
-    if not value then
+    local is_switch = name == "--no-retry-after"
+    if not readers[name] and not is_switch then return nil, "unknown argument " .. name end
+    if not value and not is_switch then
       index = index + 1
       value = arguments[index]
     end
-    if not value or value == "" then return nil, name .. " needs a value" end
-    local ok, problem = reader(settings, value)
+    local ok, problem = read_argument(settings, name, value)
     if not ok then return nil, problem end
     index = index + 1
   end
@@ -105,13 +139,22 @@ local function bad_usage(problem)
 end
 
 local function start(settings)
-  local emulated = emulator.new {
+  local emulated, wrong = emulator.new {
+    state = settings.state,
+    token_time = settings.token_time,
+    token_lifetime = settings.token_lifetime,
+    retry_after = settings.retry_after,
+    dialect = settings.dialect,
     deploy_time = settings.deploy_time,
     latency = settings.latency,
     models = settings.models,
     upstream = settings.upstream,
     upstream_key = settings.upstream and settings_of.get "SLUICE_UPSTREAM_KEY",
   }
+  if not emulated then
+    io.stderr:write("sluice emulate: ", tostring(wrong), "\n")
+    return 1
+  end
   local ok, server, err = pcall(emulated.listen, emulated, settings.listen)
   if not ok then
     -- An address that cannot be read raises text; cancellation raises an err.

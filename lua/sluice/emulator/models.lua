@@ -5,8 +5,10 @@
 -- each request by its kind: text with the n-gram model (or the upstream, where one is set), `input` with the
 -- embedding model, tables with the tabular model.
 
+local deployment = require "sluice.emulator.deployment"
 local echo = require "sluice.emulator.models.echo"
 local embedding = require "sluice.emulator.models.embedding"
+local keys = require "sluice.emulator.keys"
 local ngram = require "sluice.emulator.models.ngram"
 local tabular = require "sluice.emulator.models.tabular"
 local text = require "sluice.emulator.text"
@@ -21,7 +23,7 @@ local models = {}
 ---@field task string|nil the task of an endpoint that serves it
 ---@field kinds table<string, boolean>|nil the kinds of request it can answer; nil is any
 ---@field generate nil|fun(request: table): fun(): string|nil, string|nil text models: pieces
----@field answer nil|fun(body: table, context: table): table|nil, table|nil other models: whole answers
+---@field answer nil|fun(body: table, context: table): sluice.emulator.answer|nil, sluice.emulator.refusal|nil other models
 
 local function built_in()
   local text_kinds = { chat = true, completion = true }
@@ -56,19 +58,15 @@ function models.new(given, upstream)
   return setmetatable({ known = known, upstream = upstream }, metatable)
 end
 
--- The name by which an entity says what it serves.
-local function model_name(entity)
-  if entity.external_model then return entity.external_model.name end
-  return entity.entity_name:match("[^.]*$")
-end
-
 ---The model that a served entity's name asks for.
 ---@param entity table a served entity
 ---@return sluice.emulator.model|nil model nil where the name says nothing
-function methods:named(entity) return self.known[model_name(entity)] end
+function methods:named(entity) return self.known[deployment.model_name(entity)] end
 
--- The kind of a request, by the keys in its body. A body without any known key is a (bad) table.
-local function kind_of(body)
+---The kind of a request, by the keys in its body. A body without any known key is a (bad) table.
+---@param body table
+---@return "chat"|"completion"|"embedding"|"table"
+function models.kind_of(body)
   if wire.given(body.messages) ~= nil then return "chat" end
   if wire.given(body.prompt) ~= nil then return "completion" end
   if wire.given(body.input) ~= nil then return "embedding" end
@@ -89,27 +87,37 @@ local kind_names = {
   table = "requests without messages, prompt or input",
 }
 
+---@class sluice.emulator.answer one of these
+---@field reply? sluice.emulator.reply a text on its way
+---@field json? table a whole answer
+---@field raw? table a handler's result, passed on as it is
+
 ---Answers a request.
 ---@param entity table the served entity that the traffic split chose
 ---@param kind string|nil as a path fixes it; else the body decides
 ---@param body table the decoded body
 ---@param endpoint string the endpoint's name
----@return table|nil response
+---@return sluice.emulator.answer|nil answer
 ---@return sluice.emulator.refusal|nil
 function methods:answer(entity, kind, body, endpoint)
-  kind = kind or kind_of(body)
+  kind = kind or models.kind_of(body)
   local model = choose(self, entity, kind)
   if model.kinds and not model.kinds[kind] then
     return wire.bad_request("Bad request: the model %s does not take %s.", model.name, kind_names[kind])
   end
-  if model.generate then return text.answer(model, kind, body) end
+  local ok, refusal = keys.check(entity, kind, body)
+  if not ok then return nil, refusal end
+  if model.generate then
+    local made, why = text.begin(model, kind, body)
+    return made and { reply = made }, why
+  end
   return model.answer(body, {
     kind = kind,
     endpoint = endpoint,
     served_entity = entity.name,
     entity = entity,
     label = model.label,
-    upstream_model = model_name(entity),
+    upstream_model = deployment.model_name(entity),
   })
 end
 

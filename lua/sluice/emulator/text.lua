@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- Chat and completion requests for models that generate text piece by piece: reading the request, the limits of
--- max_tokens and stop, and the shape of the answer.
+-- Chat and completion requests for models that generate text piece by piece: reading the request, and the limits of
+-- max_tokens and stop.
 
-local json = require "sluice.json"
+local reply = require "sluice.emulator.reply"
 local tokens = require "sluice.emulator.tokens"
 local wire = require "sluice.emulator.wire"
 
@@ -114,6 +114,9 @@ local function read_knobs(body, request, default_max_tokens)
   keep("max_tokens", integer(body, limit, 1, most_tokens, default_max_tokens))
   request.ignore_eos = body.ignore_eos == true
   if refusal then return nil, refusal end
+  if request.stream and request.n > 1 then
+    return wire.bad_request('parameter "n" must be equal to 1 for streaming mode')
+  end
   return request
 end
 
@@ -121,13 +124,10 @@ end
 ---@param kind "chat"|"completion"
 ---@param body table the decoded body
 ---@param default_max_tokens integer|nil when the body sets none; nil is no limit
----@return table|nil request `kind`, `text`, `prompt_tokens`, `temperature`, `top_p`, `n`, `seed`, `stop`, `max_tokens`, `ignore_eos`
+---@return table|nil request `kind`, `text`, `prompt_tokens`, `temperature`, `top_p`, `n`, `seed`, `stop`, `max_tokens`, `ignore_eos`, `stream`
 ---@return sluice.emulator.refusal|nil
 function text.read(kind, body, default_max_tokens)
-  local request = { kind = kind, body = body, text = "", prompt_tokens = 0 }
-  if wire.given(body.stream) then
-    return wire.invalid("This emulator does not stream yet: send the request without stream.")
-  end
+  local request = { kind = kind, body = body, text = "", prompt_tokens = 0, stream = body.stream == true }
   local ok, refusal = (kind == "chat" and read_messages or read_prompt)(body, request)
   if not ok then return nil, refusal end
   return read_knobs(body, request, default_max_tokens)
@@ -189,64 +189,38 @@ function text.bounded(generate, request)
   end
 end
 
-local function collect(next_piece)
-  local pieces = {}
-  while true do
-    local piece, reason = next_piece()
-    if not piece then return table.concat(pieces), reason end
-    pieces[#pieces + 1] = piece
-  end
-end
-
-local function choice(kind, index, content, reason)
-  if kind == "completion" then
-    return { index = index, text = content, logprobs = json.null, finish_reason = reason }
-  end
-  return { index = index, message = { role = "assistant", content = content }, finish_reason = reason }
-end
-
----An answer in the shape of chat and completion answers.
----@param kind "chat"|"completion"
----@param model string the name that the answer gives its model
----@param choices table[] `{ content=, reason= }`
----@param prompt_tokens integer
----@return table
-function text.response(kind, model, choices, prompt_tokens)
-  local list, completion_tokens = {}, 0
-  for index, made in ipairs(choices) do
-    list[index] = choice(kind, index - 1, made.content, made.reason)
-    completion_tokens = completion_tokens + tokens.count(made.content)
-  end
-  return {
-    id = (kind == "chat" and "chatcmpl_" or "cmpl_") .. wire.uuid(),
-    object = kind == "chat" and "chat.completion" or "text_completion",
-    created = wire.seconds(),
-    model = model,
-    choices = list,
-    usage = {
-      prompt_tokens = prompt_tokens,
-      completion_tokens = completion_tokens,
-      total_tokens = prompt_tokens + completion_tokens,
-    },
-  }
-end
-
----Answers a request with a model that generates pieces.
----@param model table `name`, `generate(request)`, `default_max_tokens`
+---Begins an answer of a model that generates pieces.
+---@param model table `name`, `label`, `generate(request)`, `default_max_tokens`
 ---@param kind "chat"|"completion"
 ---@param body table the decoded body
----@return table|nil response
+---@return sluice.emulator.reply|nil
 ---@return sluice.emulator.refusal|nil
-function text.answer(model, kind, body)
+function text.begin(model, kind, body)
   local request, refusal = text.read(kind, body, model.default_max_tokens)
   if not request then return nil, refusal end
-  local choices, seed = {}, request.seed
+  local made = reply.new(model.label, request)
+  if made.tool_calls or made.structured then return made end
+  local seed = request.seed
   for index = 1, request.n do
     request.seed = seed + index - 1
-    local content, reason = collect(text.bounded(model.generate(request), request))
-    choices[index] = { content = content, reason = reason }
+    made.choices[index] = text.bounded(model.generate(request), request)
   end
-  return text.response(kind, model.label, choices, request.prompt_tokens)
+  return made
+end
+
+---Begins an answer that says a text.
+---@param label string what the answer calls its model
+---@param kind "chat"|"completion"
+---@param body table the decoded body
+---@param content string
+---@return sluice.emulator.reply|nil
+---@return sluice.emulator.refusal|nil
+function text.say(label, kind, body, content)
+  local request, refusal = text.read(kind, body)
+  if not request then return nil, refusal end
+  local made = reply.new(label, request, true)
+  made.choices[1] = reply.pieces(content, "stop")
+  return made
 end
 
 return text

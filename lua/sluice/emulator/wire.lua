@@ -10,6 +10,14 @@ local task = require "sluice.task"
 
 local wire = {}
 
+---Who everything belongs to.
+---@type string
+wire.user = "emulator@sluice.invalid"
+
+---The id of the workspace, as the header X-Databricks-Org-Id has it.
+---@type string
+wire.workspace_id = "7010000000000001"
+
 ---@class sluice.emulator.refusal
 ---@field status integer
 ---@field error_code string
@@ -49,6 +57,14 @@ function wire.bad_request(message, ...) return wire.refuse(400, "BAD_REQUEST", m
 function wire.given(value)
   if value == json.null then return nil end
   return value
+end
+
+---A whole number, also where it came as a string of digits, as 64-bit numbers do.
+---@param value any
+---@return integer|nil
+function wire.integer(value)
+  if type(value) == "string" then value = value:find("^%-?%d+$") and tonumber(value) end
+  return math.type(value) and math.tointeger(value) or nil
 end
 
 ---Whether a value is a JSON array: one that was decoded, or a Lua table with a first element.

@@ -60,7 +60,7 @@ end
 ---Answers an embedding request.
 ---@param body table `input` is a string or a list of strings; `encoding_format` "base64" gives packed floats
 ---@param context table `label` names the model in the answer
----@return table|nil response
+---@return sluice.emulator.answer|nil
 ---@return sluice.emulator.refusal|nil
 function embedding.answer(body, context)
   local texts = texts_of(wire.given(body.input))
@@ -75,11 +75,13 @@ function embedding.answer(body, context)
     count = count + tokens.count(text)
   end
   return {
-    id = wire.uuid(),
-    object = "list",
-    model = context.label,
-    data = data,
-    usage = { prompt_tokens = count, total_tokens = count },
+    json = {
+      id = wire.uuid(),
+      object = "list",
+      model = context.label,
+      data = data,
+      usage = { prompt_tokens = count, total_tokens = count },
+    },
   }
 end
 

@@ -127,7 +127,7 @@ end
 
 ---Answers a request with a table in it.
 ---@param body table exactly one of `dataframe_split`, `dataframe_records`, `inputs`, `instances`
----@return table|nil response `{ predictions = {...} }`
+---@return sluice.emulator.answer|nil `{ json = { predictions = {...} } }`
 ---@return sluice.emulator.refusal|nil
 function tabular.answer(body)
   local key, count = nil, 0
@@ -141,7 +141,7 @@ function tabular.answer(body)
   end
   local predictions, refusal = read[key](body[key], body)
   if not predictions then return nil, refusal end
-  return { predictions = predictions }
+  return { json = { predictions = predictions } }
 end
 
 return tabular

@@ -41,6 +41,17 @@ local function send(options, body, context)
     url = options.url:gsub("/+$", "") .. paths[context.kind],
     headers = headers,
     body = json.encode(request_body(body, context)),
+    stream = wire.given(body.stream) == true or nil,
+  }
+end
+
+-- A stream goes through as it comes.
+local function passed_on(res)
+  return {
+    status = 200,
+    headers = { ["content-type"] = res.headers["content-type"] or "text/event-stream" },
+    body = function() return res:read() end,
+    close = function() res:close() end,
   }
 end
 
@@ -51,19 +62,17 @@ function upstream.new(options)
   local model = { name = "upstream", kinds = { chat = true, completion = true, embedding = true } }
 
   function model.answer(body, context)
-    if wire.given(body.stream) then
-      return wire.invalid("This emulator does not stream yet: send the request without stream.")
-    end
     local res, err = send(options, body, context)
     if not res then
       return wire.refuse(502, "BAD_GATEWAY", "The upstream cannot be reached: %s", tostring(err))
     end
     if res.status ~= 200 then return refused(res) end
+    if wire.given(body.stream) == true then return { raw = passed_on(res) } end
     local answer, bad = res:json()
     if not answer then
       return wire.refuse(502, "BAD_GATEWAY", "The upstream's answer is not JSON: %s", tostring(bad))
     end
-    return answer
+    return { json = answer }
   end
 
   return model

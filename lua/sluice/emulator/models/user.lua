@@ -2,6 +2,7 @@
 -- A model that the user wrote: a Lua file that returns function(request, context) -> response | text | nil, err.
 
 local errors = require "sluice.errors"
+local reply = require "sluice.emulator.reply"
 local text = require "sluice.emulator.text"
 local tokens = require "sluice.emulator.tokens"
 local wire = require "sluice.emulator.wire"
@@ -24,11 +25,17 @@ end
 
 -- A text becomes an answer in the shape that the request asks for.
 local function of_text(model, body, context, content)
-  if context.kind ~= "chat" and context.kind ~= "completion" then return { predictions = { content } } end
-  local request, refusal = text.read(context.kind, body)
-  if not request then return nil, refusal end
-  local choices = { { content = content, reason = "stop" } }
-  return text.response(context.kind, model.label, choices, request.prompt_tokens)
+  if context.kind ~= "chat" and context.kind ~= "completion" then
+    return { json = { predictions = { content } } }
+  end
+  local made, refusal = text.say(model.label, context.kind, body, content)
+  return made and { reply = made }, refusal
+end
+
+-- A whole answer is streamed where that is asked for and it has a text to stream.
+local function of_table(body, answer)
+  local made = wire.given(body.stream) == true and reply.of_response(answer, body)
+  return made and { reply = made } or { json = answer }
 end
 
 local function keep_err(err)
@@ -54,13 +61,10 @@ function user.new(name, run)
   local model = { name = name, label = "sluice-emulator-" .. name }
 
   function model.answer(body, context)
-    if wire.given(body.stream) then
-      return wire.invalid("This emulator does not stream yet: send the request without stream.")
-    end
     context.count_tokens = tokens.count
     local answer, err = call(run, body, context)
     if type(answer) == "string" then return of_text(model, body, context, answer) end
-    if type(answer) == "table" then return answer end
+    if type(answer) == "table" then return of_table(body, answer) end
     return refused(err)
   end
 
