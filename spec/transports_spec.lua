@@ -5,7 +5,7 @@ local transports = require "sluice.transports"
 describe("transports", function()
   it("are loaded by name", function()
     assert.equal(transports, sluice.transports)
-    for _, name in ipairs { "in_process", "faults" } do
+    for _, name in ipairs { "in_process", "faults", "cassette" } do
       assert.equal(require("sluice.transports." .. name), transports[name])
       assert.equal(transports[name], rawget(transports, name))
     end

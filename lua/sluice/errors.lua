@@ -80,6 +80,7 @@ local parents = {
   OperationFailed = false,
   OperationTimeout = "TimeoutError",
 
+  CassetteError = false, -- a recording that is not there, or cannot be read
   ListenError = false,
   MalformedRequest = false, -- this one and those below: what a handler of a web app sees of its client
   PayloadTooLarge = false,

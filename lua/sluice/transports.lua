@@ -9,10 +9,11 @@ local options = require "sluice.options"
 ---@class sluice.transports
 ---@field in_process fun(target: sluice.web.App|fun(request: sluice.web.Request): any, table?): sluice.Transport
 ---@field faults fun(given: sluice.FaultsOptions): sluice.Faults
+---@field cassette fun(given: sluice.CassetteOptions): sluice.Cassette
 local transports = {}
 
 -- One file each; the other files of the room are what they are made of.
-local NAMES = { in_process = true, faults = true }
+local NAMES = { in_process = true, faults = true, cassette = true }
 
 local function load_transport(self, name)
   if type(name) ~= "string" then return nil end

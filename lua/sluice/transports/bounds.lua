@@ -134,10 +134,12 @@ end
 ---@return sluice.Response? response
 ---@return sluice.Error? err
 function methods:respond(inner, stream, read, facts)
+  local res
   local function counted()
     local piece, err = read()
-    if not piece then return nil, err end
-    return count(self, piece)
+    if piece then return count(self, piece) end
+    if res then meta.set(res, meta.get(inner)) end -- now the times are whole
+    return nil, err
   end
   local fields = { status = inner.status, reason = inner.reason, headers = inner.headers }
   if stream then
@@ -148,7 +150,7 @@ function methods:respond(inner, stream, read, facts)
     if not body then return nil, err end
     fields.body = body
   end
-  local res = meta.set(response.new(fields), meta.get(inner))
+  res = meta.set(response.new(fields), meta.get(inner))
   return facts and meta.set(res, facts) or res
 end
 
