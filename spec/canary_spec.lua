@@ -185,6 +185,65 @@ describe("a planted token", function()
     end)
   end)
 
+  it("is not in what goes wrong with a token server, a command, a file or the configuration", function()
+    local answers = {
+      { status = 400, json = { error = CANARY, error_description = "not " .. CANARY } },
+      { body = '{"access_token":"' .. CANARY }, { body = "<html>" .. CANARY },
+      { body = '"' .. CANARY .. '"' },
+      { json = { access_token = { CANARY } } }, { json = { access_token = CANARY .. " x" } },
+      { json = { access_token = CANARY, token_type = CANARY .. " y" } }, { status = 302, body = CANARY },
+    }
+    task.simulate(function()
+      for index, answer in ipairs(answers) do
+        local app = web.app():post("/oidc/v1/token", function() return answer end)
+        local w <close> = assert(sluice.workspace {
+          host = "http://h", transport = app, client_id = "i", client_secret = CANARY,
+        })
+        local _, err = w:endpoint("e"):query {}
+        assert_err_clean(err, "answer " .. index)
+        assert_err_clean(err.cause, "cause " .. index)
+        assert_clean(tostring(w:describe()) .. json.encode(w:describe()), "description")
+        for _, text in ipairs(look_into({ w, w.serving_endpoints_data_plane, task.tree() }, {}, {})) do
+          assert_clean(text, "workspace " .. index)
+        end
+      end
+    end)
+    for _, script in ipairs { "echo $0 and more", "echo '{' $0", "echo $0; exit 1", "echo $0; kill -9 $$" } do
+      local command = { "sh", "-c", script, CANARY }
+      local w <close> = assert(sluice.workspace { host = "h", token_command = command })
+      local _, err = w:endpoint("e"):query {}
+      assert_err_clean(err, script)
+      assert_err_clean(err.cause, script)
+    end
+    support.with_file(CANARY .. " " .. CANARY, function(path)
+      local w <close> = assert(sluice.workspace { host = "h", token_file = path })
+      local _, err = w:endpoint("e"):query {}
+      assert_err_clean(err, "file")
+    end)
+    local files = { CANARY, "[" .. CANARY, "[a] " .. CANARY, "token " .. CANARY, "[a]\ntoken = " .. CANARY }
+    for _, text in ipairs(files) do
+      support.with_file(text, function(path)
+        local _, err = sluice.workspace { config_file = path, profile = "b" }
+        assert_err_clean(err, text)
+      end)
+    end
+  end)
+
+  it("is not in what a token of OAuth leads to", function()
+    task.simulate(function()
+      local app = indiscreet_app()
+      app:post("/oidc/v1/token", function() return { json = { access_token = CANARY, expires_in = 60 } } end)
+      local w <close> = assert(sluice.workspace {
+        host = "http://h", transport = app, client_id = "i", client_secret = "another-secret",
+      })
+      for _, kind in ipairs(KINDS) do
+        local _, err = w:endpoint(kind):query {}
+        assert_err_clean(err, kind)
+      end
+      for _, text in ipairs(look_into({ w, w:describe() }, {}, {})) do assert_clean(text, "workspace") end
+    end)
+  end)
+
   it("would be found if it were there", function()
     assert.has_error(function() assert_clean("x " .. CANARY, "here") end)
     assert.has_error(function() assert_clean(table.concat(look_into({ { a = CANARY } }, {}, {})), "here") end)

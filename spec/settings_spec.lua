@@ -17,4 +17,12 @@ describe("settings", function()
     settings.set { SLUICE_SPEC = false }
     assert.is_nil(settings.get("SLUICE_SPEC"))
   end)
+
+  it("tell where they come from", function()
+    finally(function() settings.set { SLUICE_SPEC = false } end)
+    settings.set { SLUICE_SPEC = "here" }
+    assert.same({ "here", "command" }, { settings.find "SLUICE_SPEC" })
+    assert.same({ os.getenv "PATH", "environment" }, { settings.find "PATH" })
+    assert.same({}, { settings.find "SLUICE_NO_SUCH_VARIABLE" })
+  end)
 end)

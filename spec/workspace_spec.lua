@@ -13,8 +13,12 @@ local transport = {
 
 describe("workspace.open", function()
   -- the environment of whoever runs the specs stays outside
-  before_each(function() settings.set { DATABRICKS_HOST = false, DATABRICKS_TOKEN = false } end)
-  after_each(function() settings.set { DATABRICKS_HOST = false, DATABRICKS_TOKEN = false } end)
+  local function clean_environment()
+    settings.set(require("sluice.auth.config").only(false, false))
+    settings.set { DATABRICKS_AUTH_TYPE = false, HOME = false }
+  end
+  before_each(clean_environment)
+  after_each(clean_environment)
 
   it("says how to set a host, or to do without", function()
     local w, err = workspace.open()
@@ -73,10 +77,22 @@ describe("workspace.open", function()
     assert.equal("localhost", w:endpoint("x").host)
   end)
 
-  it("does not pretend to read profiles", function()
-    local w, err = workspace.open { profile = "DEFAULT", transport = transport }
-    assert.is_nil(w)
-    assert.matches("profiles of .databrickscfg are not read", tostring(err))
+  it("says who it is and where", function()
+    local w = assert(workspace.open { transport = transport, token = "dapi-spec", host = "h?o=17" })
+    assert(w.serving_endpoints:list())
+    assert.equal("17", transport.last.headers["x-databricks-workspace-id"])
+    assert.matches("^sluice/%d+%.%d+%.%d+ lua/5%.4 os/linux auth/pat$", transport.last.headers["user-agent"])
+    w = assert(workspace.open { transport = transport, username = "me", password = "open sesame" })
+    assert(w.serving_endpoints:list())
+    assert.is_nil(transport.last.headers["x-databricks-workspace-id"])
+    assert.is_true(secret.equals(transport.last.headers["authorization"], "Basic bWU6b3BlbiBzZXNhbWU="))
+  end)
+
+  it("closes, twice as well", function()
+    local w <close> = assert(workspace.open { transport = transport })
+    w:close()
+    w:close()
+    assert(w.serving_endpoints:list())
   end)
 
   it("refuses an endpoint without a name, and a dot where a colon is meant", function()
@@ -85,10 +101,10 @@ describe("workspace.open", function()
     local expected = 'workspace:endpoint: argument "name" must be a string that is not empty, got ""'
     assert.matches("workspace_spec.lua:%d+: " .. expected, message)
     _, message = pcall(function() w.jobs:list() end)
-    expected = 'workspace has no field "jobs" %(there is endpoint, host, serving_endpoints%)'
+    expected = 'workspace has no field "jobs" %(there is close, describe, endpoint, host, serving_endpoints'
     assert.matches("workspace_spec.lua:%d+: " .. expected, message)
-    _, message = pcall(function() w.serving_endpoints:update_config("e", {}) end)
-    assert.matches('serving_endpoints has no field "update_config" %(there is create, ', message)
+    _, message = pcall(function() w.serving_endpoints:quary("e", {}) end)
+    assert.matches('serving_endpoints has no field "quary" %(did you mean "query"', message)
     _, message = pcall(function() require("sluice.log").inf "event" end)
     assert.matches('workspace_spec.lua:%d+: sluice.log has no field "inf" %(did you mean "info"', message)
     _, message = pcall(function() w.endpoint "x" end)

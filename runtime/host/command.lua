@@ -96,10 +96,8 @@ local function run_with_emulator(words, at)
   if not words[at] then return bad_usage("--emulator needs a script") end
   local emulator = require("sluice.emulator").new { token = true, deploy_time = 1 }
   local server <close> = assert(emulator:listen "127.0.0.1:0")
-  require("sluice.settings").set {
-    DATABRICKS_HOST = "http://" .. server.address,
-    DATABRICKS_TOKEN = emulator.token,
-  }
+  local own = require("sluice.auth.config").only("http://" .. server.address, emulator.token)
+  require("sluice.settings").set(own)
   return run_script(words, at)
 end
 

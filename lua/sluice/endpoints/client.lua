@@ -9,6 +9,12 @@ local task = require "sluice.task"
 
 local client = {}
 
+---Who calls: a client asks it for header fields before each call, and tells it of each answer.
+---@class sluice.Credentials
+---@field kind string "pat", "oauth-m2m", ...; in the User-Agent
+---@field authorize fun(self: sluice.Credentials, fields: table<string, any>, within?: number): any, sluice.Error? adds the fields that say who calls; gives a handle, or nil and err; waits, `within` seconds at most, for a token that must be fetched
+---@field answered fun(self: sluice.Credentials, handle: any, status: integer): boolean hears the status; whether the call is worth another try, with new credentials
+
 ---@class sluice.endpoints.Client
 ---@field base string the URL before every path, without a slash at its end
 ---@field host string the authority of the base
@@ -54,11 +60,17 @@ local function is_http(transport)
   return type(its) == "table" and its.__name == "sluice.http.client"
 end
 
+-- As the official SDKs write theirs: product/version, then what it runs on and who calls.
+local function user_agent(credentials)
+  local text = ("sluice/%s %s os/linux"):format(require("sluice").version, _VERSION:lower():gsub(" ", "/"))
+  return credentials and text .. " auth/" .. credentials.kind or text
+end
+
 ---Makes a client. Without a transport it is the shared HTTP client, asked for at the first call.
----@param given { base: string, host: string, token?: string|sluice.Secret, transport?: table, headers?: table, settings?: sluice.Setting[]|fun(): sluice.Setting[] } `token`: sent as a bearer token; `settings`: told by the errors of a refusal
+---@param given { base: string, host: string, token?: string|sluice.Secret, credentials?: sluice.Credentials, transport?: table, headers?: table, settings?: sluice.Setting[]|fun(): sluice.Setting[] } `token`: a bearer token; `settings`: for errors
 ---@return sluice.endpoints.Client
 function client.new(given)
-  local fields = { ["accept"] = "application/json", ["user-agent"] = "sluice" }
+  local fields = { ["accept"] = "application/json", ["user-agent"] = user_agent(given.credentials) }
   for name, value in pairs(given.headers or {}) do fields[name] = value end
   -- kept by itself as well: as long as it lives, it is masked wherever it comes up alone
   local token = given.token and secret.new(given.token)
@@ -69,15 +81,20 @@ function client.new(given)
     honours_timeout = is_http(given.transport),
     _transport = given.transport,
     _token = token,
+    _credentials = given.credentials,
     _headers = fields,
     _settings = given.settings,
   }, metatable)
 end
 
+local NONE <const> = {}
+
 local function headers_of(self, call)
   local fields = {}
   for name, value in pairs(self._headers) do fields[name] = value end
+  for name, value in pairs(call.headers or NONE) do fields[name] = value end
   if call.body ~= nil then fields["content-type"] = "application/json" end
+  if call.form then fields["content-type"] = "application/x-www-form-urlencoded" end
   if call.text then fields["accept"] = "text/plain" end
   if call.request_id then fields["x-request-id"] = call.request_id end
   return fields
@@ -126,13 +143,14 @@ local function name_call(err, call)
 end
 
 local function unusable(call, res, kind, message, body, settings)
+  if call.hides_answer then body = nil end
   return errors.new(kind, {
     operation = call.operation,
     object = call.object,
     status = res.status,
     request_id = res.headers["x-request-id"],
     message = body and body ~= "" and ("%s: %s"):format(message, errors.excerpt(body)) or message,
-    response = res,
+    response = not call.hides_answer and res or nil,
     settings = errors.settings(settings),
   })
 end
@@ -151,6 +169,7 @@ local function decode(self, call, res, body)
   local value, err = require("sluice.json").decode(body)
   if value == nil then
     local reason = errors.is(err) and err.message or tostring(err)
+    if call.hides_answer then reason = "which is not shown" end
     return nil, unusable(call, res, "JsonError", "the answer is malformed JSON, " .. reason, body)
   end
   if type(value) ~= "table" then
@@ -178,6 +197,8 @@ local function refuse(self, call, res)
 end
 
 local function encode(call)
+  if call.form then return require("sluice.url").form(call.form) end
+  if call.body == nil then return nil end
   local encoded, text = pcall(require("sluice.json").encode, call.body)
   if encoded then return text end
   if type(text) ~= "string" then error(text, 0) end
@@ -185,20 +206,95 @@ local function encode(call)
   options.misuse("%s %s: the request cannot be written as JSON: %s", call.operation, object, text)
 end
 
+-- Seconds. Less is no waiting, but the work of getting here.
+local MOMENT <const> = 0.001
+
+---What is left of the time limits of something that has been under way since `started`.
+---@param timeout number|sluice.Timeout|nil
+---@param started number as task.now() gave it
+---@return number|sluice.Timeout|nil
+function client.limits_left(timeout, started)
+  local total = total_of(timeout)
+  local spent = total and task.now() - started or 0
+  if spent < MOMENT then return timeout end
+  local left = math.max(0, total - spent)
+  if type(timeout) == "number" then return left end
+  local limits = {}
+  for name, value in pairs(timeout) do limits[name] = value end
+  limits.total = left
+  return limits
+end
+
+-- Nothing was sent: what went wrong is told by the cause.
+local function no_access(self, err, call)
+  if not errors.is(err) then return err end
+  return errors.new(err.kind, {
+    operation = call.operation,
+    object = call.object,
+    message = "it is not known who calls",
+    status = err.status,
+    code = err.code,
+    retryable = err.retryable,
+    retry_after = err.retry_after,
+    maybe_executed = false,
+    limit = err.limit,
+    settings = errors.settings(self._settings),
+    cause = err,
+  })
+end
+
+-- One try: what `carry` gives, and whether new credentials are worth another one.
+local function attempt(self, call, body, carry, started)
+  local credentials, fields, handle = self._credentials, headers_of(self, call), nil
+  if credentials then
+    local err
+    handle, err = credentials:authorize(fields, total_of(client.limits_left(call.timeout, started)))
+    if not handle then return nil, no_access(self, err, call) end
+  end
+  local request = { method = call.method, url = self.base .. call.path, headers = fields, body = body }
+  local res, answer = carry(self, request, client.limits_left(call.timeout, started))
+  if not res then return nil, name_call(answer, call) end
+  return res, answer, credentials and credentials:answered(handle, res.status)
+end
+
+-- A 401 means that nothing was done: with a new token the same call is sent once more.
+local function perform(self, call, carry)
+  local started, body = task.now(), encode(call)
+  local res, answer, again = attempt(self, call, body, carry, started)
+  if not again then return res, answer end
+  res:close()
+  res, answer = attempt(self, call, body, carry, started)
+  return res, answer
+end
+
+---One call of a client.
+---@class sluice.endpoints.Call
+---@field method string
+---@field path string
+---@field body? table written as JSON
+---@field form? table the body instead: of a form
+---@field headers? table<string, string|sluice.Secret> more fields
+---@field operation string for errors
+---@field object? string for errors
+---@field timeout? number|sluice.Timeout
+---@field request_id? string
+---@field may_be_empty? boolean whether an empty answer is one
+---@field text? boolean the answer is text, not JSON
+---@field hides_answer? boolean it is never quoted, for it may hold a secret
+---@field end_mark? boolean of a stream: false where none is sent
+
+local function carry_whole(self, request, timeout)
+  request.timeout = timeout
+  return send(self, request, timeout)
+end
+
 ---Makes one call. Waits. Raises for a body that JSON cannot hold.
----@param call { method: string, path: string, body?: table, operation: string, object?: string, timeout?: number|sluice.Timeout, request_id?: string, may_be_empty?: boolean, text?: boolean } `text`: the answer is text, not JSON
+---@param call sluice.endpoints.Call
 ---@return table|string|nil value the decoded answer, described by sluice.meta; of a text call its text
 ---@return sluice.Error? err
 function methods:call(call)
-  local body = call.body ~= nil and encode(call) or nil
-  local res, answer = send(self, {
-    method = call.method,
-    url = self.base .. call.path,
-    headers = headers_of(self, call),
-    body = body,
-    timeout = call.timeout,
-  }, call.timeout)
-  if not res then return nil, name_call(answer, call) end
+  local res, answer = perform(self, call, carry_whole)
+  if not res then return nil, answer end
   if res.status < 200 or res.status > 299 then return nil, refuse(self, call, res) end
   if call.text then
     if answer:match("^%s*<") then return page(self, call, res, answer) end
@@ -225,21 +321,23 @@ local function open(self, request, timeout)
   })
 end
 
+local function carry_streamed(self, request, timeout)
+  request.headers["accept"] = "text/event-stream"
+  request.stream = true
+  request.timeout = require("sluice.stream.chat").transport_limits(timeout)
+  return open(self, request, timeout)
+end
+
 local abandoned = { __close = function(guard) if guard.res then guard.res:close() end end }
 
 ---Makes one call whose answer comes as an event stream. Waits for the first content, the end or an err.
----@param call { method: string, path: string, body: table, operation: string, object?: string, timeout?: number|sluice.Timeout, request_id?: string, end_mark?: boolean }
+---@param call sluice.endpoints.Call
 ---@return sluice.Stream? stream
 ---@return sluice.Error? err
 function methods:stream(call)
   local chat, started = require "sluice.stream.chat", task.now()
-  local fields = headers_of(self, call)
-  fields["accept"] = "text/event-stream"
-  local res, err = open(self, {
-    method = call.method, url = self.base .. call.path, headers = fields, body = encode(call),
-    stream = true, timeout = chat.transport_limits(call.timeout),
-  }, call.timeout)
-  if not res then return nil, name_call(err, call) end
+  local res, err = perform(self, call, carry_streamed)
+  if not res then return nil, err end
   local guard <close> = setmetatable({ res = res }, abandoned)
   if res.status < 200 or res.status > 299 then return nil, refuse(self, call, res) end
   local source = chat.new(res, {
