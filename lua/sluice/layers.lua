@@ -66,7 +66,8 @@ end
 
 -- What there is: the names above, and one file each.
 local function names()
-  local all = { breaker = true, limit = true, log = true, retry = true, timeout = true }
+  local all = { breaker = true, fallback = true, hedge = true, limit = true, log = true, retry = true }
+  all.timeout = true
   for name in next, layers do all[name] = true end
   return all
 end

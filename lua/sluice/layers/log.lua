@@ -33,6 +33,10 @@ local function describe(fields, value, err, usage)
   fields.status = facts.status
   fields.request_id = facts.request_id
   fields.served_model = facts.served_model
+  if facts.degraded then
+    fields.answered_by, fields.degraded = facts.answered_by, facts.degraded[1].error.kind
+  end
+  fields.hedged = facts.hedged and facts.hedged.won
   fields.prompt_tokens = math.type(usage.prompt_tokens) and usage.prompt_tokens or nil
   fields.completion_tokens = math.type(usage.completion_tokens) and usage.completion_tokens or nil
   local attempts = facts.attempts
