@@ -92,20 +92,25 @@ local function wait(list, options, logs)
 end
 
 describe("a wait of twenty minutes", function()
+  local function slow_creation()
+    local app = emulator.new({ deploy_time = 1190 }).app
+    local w = assert(workspace.open { transport = app, token = "dapi-spec" })
+    local at = task.now()
+    local got = assert(w.serving_endpoints:create_and_wait {
+      name = "slow", config = { served_entities = { { entity_name = "a.b.m", entity_version = "1" } } },
+    })
+    assert.equal("READY", got.state.ready)
+    assert.is_true(task.now() - at >= 1190)
+  end
+
   it("takes less than 50 ms of real time, against the emulator", function()
-    local started = system.wall()
-    task.simulate(function()
-      local app = emulator.new({ deploy_time = 1190 }).app
-      local w = assert(workspace.open { transport = app, token = "dapi-spec" })
-      local at = task.now()
-      local got = assert(w.serving_endpoints:create_and_wait {
-        name = "slow", config = { served_entities = { { entity_name = "a.b.m", entity_version = "1" } } },
-      })
-      assert.equal("READY", got.state.ready)
-      assert.is_true(task.now() - at >= 1190)
-    end)
-    local took = system.wall() - started
-    assert.is_true(took < 0.05, took .. " s")
+    local best = math.huge
+    for _ = 1, 5 do -- other programs may have the processor for a moment
+      local started = system.wall()
+      task.simulate(slow_creation)
+      best = math.min(best, system.wall() - started)
+    end
+    assert.is_true(best < (os.getenv "SLUICE_SLOW" and 0.5 or 0.05), best .. " s")
   end)
 
   it("is the default, and may be hours", function()
@@ -120,6 +125,19 @@ describe("a wait of twenty minutes", function()
       got, err, took = create(list, { timeout = timeout })
       assert.equal("READY", got and got.state.ready, tostring(err))
       assert.is_true(took > 4 * 3600, took)
+    end
+  end)
+
+  it("looks once more shortly before it gives up", function()
+    for seed = 1, 20 do
+      local got, err = task.simulate(function()
+        local app = emulator.new({ deploy_time = 298.9 }).app
+        local w = assert(workspace.open { transport = app, token = "dapi-spec" })
+        return w.serving_endpoints:create_and_wait({
+          name = "e", config = { served_entities = { { entity_name = "a.b.m", entity_version = "1" } } },
+        }, { timeout = 300 })
+      end, { seed = seed })
+      assert.equal("READY", got and got.state.ready, tostring(err))
     end
   end)
 

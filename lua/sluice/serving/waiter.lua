@@ -29,8 +29,8 @@ local NEW_GRACE <const> = 30
 -- For how long an update may go on after a deployment of it has failed: it ends by itself, or never.
 local STUCK_GRACE <const> = 60
 
--- Of one look, and the least that the first one gets.
-local LOOK <const>, FIRST_LOOK <const> = 60, 1
+-- Of one look, and the least that the first and the last one get.
+local LOOK <const>, SHORT_LOOK <const> = 60, 1
 
 -- Less than this is no time to wait: a sleep of under a microsecond does not move the clock.
 local MOMENT <const> = 0.001
@@ -126,7 +126,7 @@ end
 
 local function look(watch)
   local left = watch.stop_at - task.now()
-  local seconds = watch.looks == 0 and math.max(FIRST_LOOK, left) or left
+  local seconds = watch.looks == 0 and math.max(SHORT_LOOK, left) or left
   watch.looks = watch.looks + 1
   local given = { timeout = math.min(LOOK, seconds) }
   local endpoint, err = task.timeout(seconds, watch.endpoints.get, watch.endpoints, watch.name, given)
@@ -146,7 +146,10 @@ end
 local function pause(watch)
   local delay = DELAYS[math.min(watch.looks, #DELAYS)]
   delay = delay + system.random_float() * math.min(1, delay / 4)
-  local next_look = math.min(task.now() + delay, watch.stop_at)
+  local next_look, last_look = task.now() + delay, watch.stop_at - SHORT_LOOK
+  -- once more shortly before the end: what became ready since the look before must not be given up
+  local is_before = task.now() < last_look - MOMENT
+  next_look = math.min(next_look, is_before and last_look or watch.stop_at)
   repeat
     local left = math.max(0, next_look - task.now())
     task.sleep(watch.status and math.min(1, left) or left)
