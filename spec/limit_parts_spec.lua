@@ -200,7 +200,8 @@ describe("limit.stream", function()
   it("tells once what it took", function()
     local told = {}
     local chunks = { { usage = { total_tokens = 7, completion_tokens = 3 } } }
-    local watched = stream.watch({ next = function() return table.remove(chunks) end, close = print },
+    local function next_chunk() return table.remove(chunks) end
+    local watched = stream.watch({ next = next_chunk, close = function() end },
       function(...) told[#told + 1] = { ... } end, 5)
     assert.is_table(watched:next())
     assert.same({}, told)
@@ -211,7 +212,7 @@ describe("limit.stream", function()
 
   it("passes a raise on", function()
     local told
-    local watched = stream.watch({ next = function() error("gone", 0) end },
+    local watched = stream.watch({ next = function() error("gone", 0) end, close = function() end },
       function(total) told = total end, 5)
     assert.same({ false, "gone" }, { pcall(watched.next, watched) })
     assert.equal(5, told)

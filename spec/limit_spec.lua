@@ -198,8 +198,11 @@ describe("layers.limit", function()
   it("counts streams as well", function()
     task.simulate(function()
       local started = task.now()
-      local limited = layers.limit { rate = 1 }({ query = print, stream = function() return { "s" } end })
-      assert.equal("s", limited:stream({})[1])
+      local function none() return nil end
+      local limited = layers.limit { rate = 1 } { query = none, stream = function()
+        return { next = none, close = none }
+      end }
+      limited:stream {}
       limited:stream {}
       near(1, task.now() - started)
     end)
@@ -433,7 +436,26 @@ describe("layers.limit: streams", function()
       local _, err = drain(limited:stream { prompt = ("y"):rep(80) })
       assert.equal("cut", err)
       assert.equal(30 + 40, limited.limiter.tokens)
+      assert.equal(0, limited.limiter.pauses)
       assert.equal(2, endpoint.closed)
+    end)
+  end)
+end)
+
+describe("layers.limit: a stream that ends with a 429", function()
+  it("pauses all", function()
+    task.simulate(function()
+      local limited = layers.limit {} {
+        query = function() return {} end,
+        stream = function()
+          return { next = function() return nil, too_many(5) end, close = function() end }
+        end,
+      }
+      local stream = limited:stream {}
+      assert.equal("TooManyRequests", select(2, stream:collect()).kind)
+      limited:query {}
+      near(5, task.now())
+      assert.equal(1, limited.limiter.pauses)
     end)
   end)
 end)

@@ -194,14 +194,18 @@ local function heed_headers(limiter, fields)
 end
 
 -- The server counts on its own: when it says 429, nobody goes before the time that it says.
+local function heed_refusal(limiter, ticket, err)
+  if not errors.is(err) or err.status ~= 429 and not err:is "TooManyRequests" then return end
+  local hint = err.retry_after
+  if hint and hint <= 0 then hint = nil end
+  if limiter._state:pause(ticket, hint) then limiter.pauses = limiter.pauses + 1 end
+end
+
 local function failed(limiter, ticket, err)
   if not errors.is(err) then return settle(limiter, ticket) end
   settle(limiter, ticket, not err.maybe_executed and 0 or nil)
   if err.response then heed_headers(limiter, err.response.headers) end
-  if err.status ~= 429 and not err:is "TooManyRequests" then return end
-  local hint = err.retry_after
-  if hint and hint <= 0 then hint = nil end
-  if limiter._state:pause(ticket, hint) then limiter.pauses = limiter.pauses + 1 end
+  heed_refusal(limiter, ticket, err)
 end
 
 local function succeeded(limiter, ticket, request, answer)
@@ -244,9 +248,10 @@ local function stream(limiter, inner, request, given)
     return nil, err
   end
   heed_headers(limiter, meta.get(value).headers)
-  return require("sluice.limit.stream").watch(value, function(total, output)
+  return require("sluice.limit.stream").watch(value, function(total, output, failure)
     learn(limiter, request, output)
-    settle(limiter, ticket, total, true)
+    settle(limiter, ticket, total, failure == nil)
+    heed_refusal(limiter, ticket, failure)
   end, usage.input(request))
 end
 

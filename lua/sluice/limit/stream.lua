@@ -1,56 +1,47 @@
 -- SPDX-License-Identifier: MIT
 -- A stream whose tokens are counted while it passes.
 
+local delta = require "sluice.stream.delta"
 local meta = require "sluice.meta"
 local streams = require "sluice.stream"
 local usage = require "sluice.limit.usage"
 
 local stream = {}
 
--- The bytes of the texts that a chunk adds.
-local function written(chunk)
-  local choices = type(chunk) == "table" and chunk.choices
-  if type(choices) ~= "table" then return 0 end
-  local bytes = 0
-  for _, choice in ipairs(choices) do
-    local delta = type(choice) == "table" and (choice.delta or choice)
-    local text = type(delta) == "table" and (delta.content or delta.text)
-    if type(text) == "string" then bytes = bytes + #text end
-  end
-  return bytes
-end
-
 ---The same stream, which tells once, at its end, at its failure or when it is closed, what it took.
----@param inner table anything with next() and close()
----@param ended fun(total: number, output: number?) `total`: as its chunks said at last, else by the bytes of their texts
+---@param inner sluice.Stream
+---@param ended fun(total: number, output: number?, err: any) `total`: as its chunks said at last, else by the bytes of their texts
 ---@param input integer the estimate of the request, for where they say nothing
----@return table
+---@return sluice.Stream
 function stream.watch(inner, ended, input)
   local bytes, total, output, told = 0, nil, nil, false
-  local function finish()
+  local function finish(err)
     if told then return end
     told = true
-    ended(total or input + usage.of_bytes(bytes), output)
+    ended(total or input + usage.of_bytes(bytes), output, err)
   end
-  local outer = {}
-  function outer.next()
-    local good, chunk, err = pcall(inner.next, inner)
-    if good and chunk ~= nil then
-      local sum, out = usage.of(chunk)
-      if sum then total, output = sum, out end
-      bytes = bytes + written(chunk)
-      return chunk, err -- here the event that it came in
+  local source = meta.share({}, inner)
+  function source.next()
+    local good, chunk, event = pcall(inner.next, inner)
+    if not good then
+      finish(chunk)
+      error(chunk, 0)
     end
-    finish()
-    if not good then error(chunk, 0) end
-    return nil, err
+    if chunk == nil then
+      finish(event)
+      return nil, event
+    end
+    local sum, out = usage.of(chunk)
+    if sum then total, output = sum, out end
+    local text = delta.text(chunk)
+    if text then bytes = bytes + #text end
+    return chunk, event
   end
-  function outer.close()
+  function source.close()
+    inner:close()
     finish()
-    if inner.close then return inner:close() end
   end
-  meta.share(outer, inner)
-  return streams.is(inner) and streams.wrap(outer) or setmetatable(outer, { __index = inner })
+  return streams.wrap(source)
 end
 
 return stream
