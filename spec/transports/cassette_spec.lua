@@ -296,6 +296,31 @@ describe("transports.cassette", function()
     assert.matches("^query model m: replay cassette .*used up", tostring(err))
   end))
 
+  it("replays a whole run against the emulator: creating, waiting, a stream", simulated(function(path)
+    local config = { served_entities = { { entity_name = "main.demo.rivers", entity_version = "1",
+      workload_size = "Small", scale_to_zero_enabled = true } } }
+    local token = "dapi" .. ("0123456789abcdef"):rep(2)
+    local function run(transport)
+      local w = assert(sluice.workspace { host = "http://h", token = token, transport = transport })
+      assert(w.serving_endpoints:create_and_wait { name = "rivers", config = config })
+      local pieces = {}
+      local stream = assert(w:endpoint("rivers"):stream { max_tokens = 10,
+        messages = { { role = "user", content = "Where does it begin?" } } })
+      for text in stream:text() do pieces[#pieces + 1] = text end
+      return pieces
+    end
+    local emulated = require("sluice.emulator").new { deploy_time = 5, latency = 0.1 }
+    local recording = cassette { path = path, mode = "record", inner = in_process(emulated.app) }
+    local live = run(recording)
+    recording:close()
+    assert.is_true(#live > 3)
+    assert.is_nil(support.read_file(path):find(token, 1, true))
+    local replaying = cassette { path = path, mode = "replay" }
+    local split = faults { inner = replaying, rules = { { kind = "split", size = 3 } } }
+    assert.same(live, run(split))
+    assert.equal(recording.recorded, replaying.replayed)
+  end))
+
   it("refuses wrong options at the caller", function()
     local function misuse(given) return select(2, pcall(function() cassette(given) end)) end
     assert.matches('cassette_spec.lua:%d+: transports.cassette: option "path" is missing', misuse {})

@@ -216,18 +216,22 @@ local function succeeded(limiter, ticket, request, answer)
 end
 
 -- Given back however the request ends: cancelled ones too.
+local guard_metatable = {
+  __close = function(guard)
+    if not guard.ended then settle(guard.limiter, guard.ticket) end
+  end,
+}
+
 local function guard_of(limiter, ticket)
-  return setmetatable({}, { __close = function()
-    if not ticket.ended then settle(limiter, ticket) end
-  end })
+  return setmetatable({ limiter = limiter, ticket = ticket, ended = false }, guard_metatable)
 end
 
 local function query(limiter, inner, request, given)
   local ticket, refused = enter(limiter, inner, request, given)
   if not ticket then return nil, refused end
-  local _ <close> = guard_of(limiter, ticket)
+  local guard <close> = guard_of(limiter, ticket)
   local answer, err = inner:query(request, given)
-  ticket.ended = true
+  guard.ended = true
   if answer == nil then
     failed(limiter, ticket, err)
   else
@@ -240,9 +244,9 @@ end
 local function stream(limiter, inner, request, given)
   local ticket, refused = enter(limiter, inner, request, given)
   if not ticket then return nil, refused end
-  local guard <close> = guard_of(limiter, ticket) -- luacheck: ignore
+  local guard <close> = guard_of(limiter, ticket)
   local value, err = inner:stream(request, given)
-  ticket.ended = true
+  guard.ended = true
   if value == nil then
     failed(limiter, ticket, err)
     return nil, err

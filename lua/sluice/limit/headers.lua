@@ -75,8 +75,8 @@ local function collect(fields)
   local found
   for name, value in pairs(fields) do
     if type(name) == "string" and type(value) == "string" then
-      local lower = name:lower()
-      if lower:find("ratelimit", 1, true) then
+      if name:find "[Rr]ate[Ll]imit" or name:find "RATELIMIT" then
+        local lower = name:lower()
         found = found or {}
         found[lower] = found[lower] or value
       end
