@@ -3,6 +3,7 @@
 local background = require "sluice.auth.background"
 local base64 = require "sluice.base64"
 local credentials = require "sluice.auth.credentials"
+local emulator = require "sluice.emulator"
 local errors = require "sluice.errors"
 local json = require "sluice.json"
 local oauth = require "sluice.auth.oauth"
@@ -14,6 +15,7 @@ local task = require "sluice.task"
 local token_source = require "sluice.auth.token_source"
 local url = require "sluice.url"
 local web = require "sluice.web"
+local wire = require "sluice.emulator.wire"
 
 local BASIC <const> = "Basic " .. base64.encode "an-id:a-secret-of-the-spec"
 
@@ -314,6 +316,44 @@ support.needing("server", describe, pending)("OAuth over a socket", function()
     assert(w:endpoint("e"):query({}, { timeout = 10 }))
     assert.equal(2, #state.log)
   end)
+end)
+
+describe("OAuth of the emulator", function()
+  before_each(clean_environment)
+
+  it("serves a script for hours, its data plane too", simulated(function()
+    local emulated = assert(emulator.new {
+      clients = { ["an-id"] = "a-secret-of-the-spec" }, token_lifetime = 600, deploy_time = 0,
+    })
+    local w <close> = open(emulated.app)
+    assert(w.serving_endpoints:create_and_wait {
+      name = "fast", route_optimized = true,
+      config = { served_entities = { { entity_name = "main.default.echo", entity_version = "1" } } },
+    })
+    local request = { messages = { { role = "user", content = "ping" } } }
+    local plane = w.serving_endpoints_data_plane
+    for _ = 1, 12 do
+      assert(plane:query("fast", request))
+      task.sleep(580)
+    end
+    local text = {}
+    for delta in assert(plane:stream("fast", request)):text() do text[#text + 1] = delta end
+    assert.matches("ping", table.concat(text))
+    assert.equal(wire.workspace_id, w:describe().workspace_id.value)
+
+    -- the clock does not say that they ended, the server does
+    for _, issued in pairs(emulated.oauth.issued) do issued.expires = 0 end
+    assert(assert(plane:stream("fast", request)):collect())
+    for _, issued in pairs(emulated.oauth.issued) do issued.expires = 0 end
+    assert.equal(1, #assert(w.serving_endpoints:list()))
+
+    assert(w.serving_endpoints:delete "fast")
+    assert(w.serving_endpoints:create_and_wait {
+      name = "fast", route_optimized = true,
+      config = { served_entities = { { entity_name = "main.default.echo", entity_version = "1" } } },
+    })
+    assert(plane:query("fast", request))
+  end))
 end)
 
 describe("token_source", function()

@@ -23,10 +23,9 @@ local function new_service()
       return { json = { access_token = "control-" .. service.tokens, expires_in = 3600 } }
     end
     service.exchanged[#service.exchanged + 1] = form
-    if service.refuse_exchange then
-      service.refuse_exchange = nil
-      return { status = 401, json = { error = "invalid_grant" } }
-    end
+    local refusal = service.refusal
+    service.refusal = nil
+    if refusal then return refusal end
     local token = "data-" .. service.tokens
     return { json = { access_token = token, token_type = "Special", expires_in = service.lifetime } }
   end)
@@ -101,12 +100,21 @@ describe("serving_endpoints_data_plane", function()
   end))
 
   it("renews the token of the workspace where the exchange refuses it", simulated(function()
+    local by_code = { status = 400, json = { error = "invalid_grant" } }
+    for _, refusal in ipairs { { status = 401, json = {} }, by_code } do
+      local app, service = new_service()
+      service.refusal = refusal
+      local w <close> = open(app)
+      assert(w.serving_endpoints_data_plane:query("e", {}))
+      assert.equal(2, #service.exchanged)
+      assert.is_truthy(service.exchanged[2]:find("assertion=control-3", 1, true))
+    end
     local app, service = new_service()
-    service.refuse_exchange = true
+    service.refusal = { status = 400, json = { error = "invalid_request" } }
     local w <close> = open(app)
-    assert(w.serving_endpoints_data_plane:query("e", {}))
-    assert.equal(2, #service.exchanged)
-    assert.is_truthy(service.exchanged[2]:find("assertion=control-3", 1, true))
+    local _, err = w.serving_endpoints_data_plane:query("e", {})
+    assert.equal("invalid_request", err.code)
+    assert.equal(1, #service.exchanged)
   end))
 
   it("says what is missing", simulated(function()
@@ -151,6 +159,7 @@ describe("serving_endpoints_data_plane", function()
       function(plane) plane:query("e", {}, { served_model = "m" }) end,
       function(plane) plane:query("", {}) end,
       function(plane) plane:query("e") end,
+      function(plane) plane:stream("e") end,
       function(plane) plane.query("e", {}) end,
       function(plane) plane:ask() end,
     } do

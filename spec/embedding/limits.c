@@ -38,6 +38,13 @@ static void refused(void)
         "package.searchpath('passwd', '/etc/?')",
         "require 'sluice.http'.request { url = 'http://127.0.0.1:1/' }",
         "require 'sluice.core.socket'.connect('127.0.0.1', 1)",
+        "require 'sluice.core.process'.run({ 'true' }, 1, 1)",
+        "require 'sluice.core.system'.file_stamp '/etc/passwd'",
+        "assert(require 'sluice'.workspace { profile = 'p', config_file = '/etc/passwd' })",
+        "local w = require 'sluice'.workspace { host = 'h', token_file = '/etc/passwd' }\n"
+        "assert(w:endpoint 'e':query {})",
+        "local w = require 'sluice'.workspace { host = 'h', token_command = { 'true' } }\n"
+        "assert(w:endpoint 'e':query {})",
         "assert(require 'sluice.web'.app():listen '127.0.0.1:0')",
     };
     setenv("SLUICE_PATH_THAT_IS_NOT", "x", 1);
@@ -82,6 +89,14 @@ static void granted(void)
     s = open_with(SLUICE_CAN_READ_ENVIRONMENT);
     setenv("SPEC_EMBEDDING", "seen", 1);
     expect(s, "return os.getenv 'SPEC_EMBEDDING'", "seen");
+    sluice_delete(s);
+    static const char run_true[] =
+        "return require 'sluice.core.process'.run({ 'true' }, 1, 1).status";
+    s = open_with(SLUICE_CAN_SPAWN_PROCESSES);
+    expect(s, run_true, no); /* the child would have the environment */
+    sluice_delete(s);
+    s = open_with(SLUICE_CAN_SPAWN_PROCESSES | SLUICE_CAN_READ_ENVIRONMENT);
+    expect(s, run_true, "0");
     sluice_delete(s);
     s = open_with(SLUICE_CAN_EVERYTHING);
     expect(s, "return #package.searchers", "5");

@@ -40,19 +40,24 @@ local function refuse(name, kind, message)
   return nil, errors.new(kind, { operation = "query endpoint", object = name, message = message })
 end
 
+-- A server of tokens says it by its own code (RFC 6749, section 5.2) where another one says 401.
+local function is_refusal(err)
+  return errors.is(err) and (err.status == 401 or err.code == "invalid_grant")
+end
+
 -- Exchanges a token of the workspace for one of the endpoint; a workspace token that is refused there is
 -- renewed as any call would do it.
 local function exchange(self, details)
-  local source = self._who.source
-  local token, err = source:get()
-  if not token then return nil, err end
-  local found
-  found, err = self._server:exchange(token.value, details)
-  local status = errors.is(err) and err.status or 200
-  if found or not source:answered(token, status) then return found, err end
-  token, err = source:get()
-  if not token then return nil, err end
-  return self._server:exchange(token.value, details)
+  local source, tries = self._who.source, 0
+  while true do
+    local token, err = source:get()
+    if not token then return nil, err end
+    local found
+    found, err = self._server:exchange(token.value, details)
+    tries = tries + 1
+    local may_help = source:answered(token, is_refusal(err) and 401 or 200)
+    if found or not may_help or tries > 1 then return found, err end
+  end
 end
 
 local function source_of(self, url, details)
@@ -130,21 +135,53 @@ local function look_up(self, name, given, started)
   return self._access[name]
 end
 
-local function ask(access, name, request, given, started)
-  return access.client:call {
-    method = "POST", path = access.path, body = request, operation = "query endpoint", object = name,
-    timeout = client.limits_left(given.timeout, started), request_id = given.request_id,
-  }
+-- A call of the endpoint: `how` is "call" or "stream", a method of the client.
+local function ask(access, how, call, given, started)
+  call.path, call.timeout = access.path, client.limits_left(given.timeout, started)
+  return access.client[how](access.client, call)
 end
 
--- What an endpoint that was deleted and made again answers at its old place.
+-- What is answered at the old place of an endpoint that was deleted and made again: the place is gone, or
+-- the token is for the one that was.
+local MOVED <const> = { [401] = true, [403] = true, [404] = true }
+
 local function may_have_moved(err)
-  return errors.is(err) and (err.status == 404 or err.status == 401)
+  return errors.is(err) and MOVED[err.status] == true
 end
 
 -- A served model cannot be chosen there: there is one URL.
 local QUERY <const> = {}
 for name, what in pairs(query_options) do QUERY[name] = name ~= "served_model" and what or nil end
+
+local function check(where, self, name, request, given)
+  options.method(where, self, "_endpoints")
+  options.argument(where, "name", name, "name")
+  options.argument(where, "request", request, "table")
+  given = options.check(where, given, QUERY)
+  options.timeout(where, given.timeout)
+  return given
+end
+
+-- Finds the endpoint and asks it; looks for it once more where it is not there any more.
+local function reach(self, how, call, given)
+  local name, started = call.object, task.now()
+  if not self._who.source then
+    local message = "the data plane takes OAuth tokens only, and the authorization method is "
+    return refuse(name, "ConfigError", message .. self._who.kind)
+  end
+  local access = self._access[name]
+  local was_known = access ~= nil
+  if not access then
+    local failure
+    access, failure = look_up(self, name, given, started)
+    if not access then return nil, failure end
+  end
+  local answer, err = ask(access, how, call, given, started)
+  if answer or not was_known or not may_have_moved(err) then return answer, err end
+  local moved = look_up(self, name, given, started)
+  if not moved or moved == access then return nil, err end
+  return ask(moved, how, call, given, started)
+end
 
 ---Asks a route-optimised endpoint at its own URL. Where it is asked is looked up once, and once more
 ---where it is not found there any more. Needs tokens that can be exchanged: OAuth, a token command or a
@@ -155,27 +192,27 @@ for name, what in pairs(query_options) do QUERY[name] = name ~= "served_model" a
 ---@return table? response described by sluice.meta
 ---@return sluice.Error? err kind ConfigError with a personal access token; OperationFailed where the endpoint has no data plane
 function methods:query(name, request, given)
-  options.method("serving_endpoints_data_plane:query", self, "_endpoints")
-  options.argument("serving_endpoints_data_plane:query", "name", name, "name")
-  options.argument("serving_endpoints_data_plane:query", "request", request, "table")
-  given = options.check("serving_endpoints_data_plane:query", given, QUERY)
-  options.timeout("serving_endpoints_data_plane:query", given.timeout)
-  if not self._who.source then
-    local message = "the data plane takes OAuth tokens only, and the authorization method is "
-    return refuse(name, "ConfigError", message .. self._who.kind)
-  end
-  local started, access = task.now(), self._access[name]
-  local was_known = access ~= nil
-  if not access then
-    local failure
-    access, failure = look_up(self, name, given, started)
-    if not access then return nil, failure end
-  end
-  local response, err = ask(access, name, request, given, started)
-  if response or not was_known or not may_have_moved(err) then return response, err end
-  local moved = look_up(self, name, given, started)
-  if not moved or moved == access then return nil, err end
-  return ask(moved, name, request, given, started)
+  given = check("serving_endpoints_data_plane:query", self, name, request, given)
+  local response, err = reach(self, "call", {
+    method = "POST", body = request, operation = "query endpoint", object = name,
+    request_id = given.request_id,
+  }, given)
+  return response, err
+end
+
+---As query, for an answer as it is made: see the stream method of an endpoint. Waits.
+---@param name string
+---@param request table `stream` is set
+---@param given? sluice.QueryOptions
+---@return sluice.Stream? stream
+---@return sluice.Error? err
+function methods:stream(name, request, given)
+  given = check("serving_endpoints_data_plane:stream", self, name, request, given)
+  local stream, err = reach(self, "stream", {
+    method = "POST", body = client.streamed(request), operation = "stream endpoint", object = name,
+    request_id = given.request_id,
+  }, given)
+  return stream, err
 end
 
 return data_plane
