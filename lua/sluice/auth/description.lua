@@ -9,9 +9,8 @@ local description = {}
 local function shown(value)
   if secret.is(value) then return "***" end
   if type(value) ~= "table" then return tostring(value) end
-  local words = {} -- a command: an argument of it may be a secret, or hold one
-  for index, word in ipairs(value) do words[index] = secret.is(word) and "***" or ("%q"):format(word) end
-  return secret.mask("{ " .. table.concat(words, ", ") .. " }")
+  -- of a command the program alone: any other word may be a password
+  return #value == 1 and value[1] or ("%s and %d more words"):format(value[1], #value - 1)
 end
 
 ---The settings in a fixed order; `facts` are what was learned since.
