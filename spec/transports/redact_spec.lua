@@ -48,6 +48,7 @@ describe("transports.redact", function()
     assert.equal("https://***@h:1/p?a=1&api_key=***&b=2",
       redactor:url "https://user:pw@h:1/p?a=1&api_key=k&b=2")
     assert.equal("/p?token=***", redactor:url "/p?token=k")
+    assert.equal("/p?token=&=x&token=***#y", redactor:url "/p?token=&=x&token=a=b#y")
   end)
 
   it("takes them out of headers, and what they held out of everything after", function()
@@ -84,6 +85,16 @@ describe("transports.redact", function()
     assert.same({ "x***", "", "y", "z" }, pieces)
     assert.same({ "a", "b" }, redactor:pieces { "a", "b" })
     assert.same({}, redactor:pieces {})
+  end)
+
+  it("is quick with a long text", function()
+    local started = os.clock()
+    for _, letters in ipairs { "a", '"', "=", "&", "\\", "sk-", 'name=""', '\\"a\\":\\"', '"a": ' } do
+      local text = letters:rep(200000 // #letters)
+      redact.new():text(text, "application/x-www-form-urlencoded")
+      redact.new():text(text, "multipart/form-data")
+    end
+    assert.is_true(os.clock() - started < 5)
   end)
 
   it("takes a rule of one's own", function()

@@ -69,7 +69,7 @@ end
 
 -- Fields of JSON, in whatever stands around it: an event stream, a text within JSON.
 local function json_ranges(self, text, add)
-  for escapes, name, from in text:gmatch '(\\*)"([%w_.%-]+)\\*"%s*:%s*\\*"()' do
+  for name, escapes, from in text:gmatch '"([%w_.%-]+)\\*"%s*:%s*(\\*)"()' do
     if self:is_secret_name(name) then
       local stop = string_end(text, from, #escapes)
       if stop > from and not is_vocabulary(text, stop) then add(from, stop - 1) end
@@ -78,9 +78,10 @@ local function json_ranges(self, text, add)
 end
 
 -- name=value&name=value, of forms and of queries.
-local function form_ranges(self, text, from, add)
-  for name, start, stop in text:gmatch("([^&=?#%s]+)=()[^&#%s]*()", from) do
-    if stop > start and self:is_secret_name(url.decode(name)) then add(start, stop - 1) end
+local function form_ranges(self, text, add)
+  for at, field, stop in text:gmatch "()([^&?#%s]+)()" do
+    local name, value = field:match "^([^=]*)=()."
+    if name and self:is_secret_name(url.decode(name)) then add(at + value - 1, stop - 1) end
   end
 end
 
@@ -88,7 +89,8 @@ local function part_ranges(self, text, add)
   for name, at in text:gmatch 'name="([^"]*)"()' do
     local _, blank = text:find("\r\n\r\n", at, true)
     local stop = blank and text:find("\r\n--", blank, true)
-    if stop and stop > blank + 1 and self:is_secret_name(name) then add(blank + 1, stop - 1) end
+    if not stop then return end
+    if stop > blank + 1 and self:is_secret_name(name) then add(blank + 1, stop - 1) end
   end
 end
 
@@ -136,7 +138,7 @@ local function ranges_of(self, text, content_type)
   end
   json_ranges(self, text, add)
   known_forms(text, add)
-  if content_type:find("x-www-form-urlencoded", 1, true) then form_ranges(self, text, 1, add) end
+  if content_type:find("x-www-form-urlencoded", 1, true) then form_ranges(self, text, add) end
   if content_type:find("multipart/", 1, true) then part_ranges(self, text, add) end
   for hidden in pairs(self._secrets) do
     local from, to = text:find(hidden, 1, true)
