@@ -183,9 +183,8 @@ static void fuzz_answer(uint8_t way, const char *text, size_t size, const char *
 {
     sl_http_engine engine = {0};
     sl_http_transfer transfer = {0};
-    sl_http_settings settings = {.streamed = way & 32,
-                                 .decompress = way & 64,
-                                 .max_response = way & 128 ? 100 : 0};
+    sl_http_settings settings = {
+        .streamed = way & 32, .decompress = way & 64, .max_response = way & 128 ? 100 : 0};
     sl_http_request request = {.method = way & 16 ? "HEAD" : "GET",
                                .url = "http://host.test/",
                                .url_size = 17,

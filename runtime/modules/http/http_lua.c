@@ -304,8 +304,8 @@ static int l_http_settings(lua_State *L)
     return 1;
 }
 
-/** { name, value, name, value, ... }, put into `few`, or where they are more into memory of Lua's on
- * the stack. */
+/** { name, value, name, value, ... }, put into `few`, or where they are more into memory of Lua's
+ * on the stack. */
 static void http_read_fields(lua_State *L, int index, sl_http_request *request, sl_http_field *few)
 {
     lua_Unsigned count = lua_rawlen(L, index) / 2;
