@@ -8,9 +8,13 @@
 #include <stddef.h>
 
 enum {
-    /** Bytes that sizes of small blocks differ by, and the largest of them. */
+    /** Bytes that the sizes of small blocks differ by up to HEAP_FINE, and from there to
+     * HEAP_SMALL, their largest: a question or an answer of a chat. */
     HEAP_STEP = 16,
-    HEAP_SMALL = 512,
+    HEAP_FINE = 512,
+    HEAP_LARGE_STEP = 128,
+    HEAP_SMALL = 2048,
+    HEAP_SIZES = HEAP_FINE / HEAP_STEP + (HEAP_SMALL - HEAP_FINE) / HEAP_LARGE_STEP,
 };
 
 typedef struct heap_slab heap_slab;
@@ -25,7 +29,7 @@ typedef struct sl_heap {
     /** Small blocks come from slabs. */
     bool pooled;
     /** By size: slabs with room. */
-    heap_slab *open[HEAP_SMALL / HEAP_STEP];
+    heap_slab *open[HEAP_SIZES];
     /** Blocks that are too large for what they hold: see heap_keep. */
     heap_stray *strays;
 } sl_heap;

@@ -47,7 +47,7 @@ static sl_heap new_heap(bool pooled)
     return (sl_heap){.allocator = counted_allocator, .pooled = pooled};
 }
 
-enum { PLACES = 3000, LARGEST = 1500 };
+enum { PLACES = 3000, LARGEST = 4000 };
 
 /** A block and what it should hold: `size` times the byte `mark`. */
 typedef struct filled {
@@ -80,7 +80,7 @@ static void churn(sl_heap *heap, bool failing)
         state = state * 1664525u + 1013904223u;
         filled *f = &places[(state >> 8) % PLACES];
         heap_fails = failing && (state >> 3) % 3 != 0;
-        size_t size = (state >> 20) % 3 == 0 ? 0 : (state >> 16) % LARGEST;
+        size_t size = (state >> 20) % 3 == 0 ? 0 : (state >> 12) % LARGEST;
         check_and_resize(heap, f, size, (unsigned char)step);
     }
     size_t used = 0;
