@@ -118,7 +118,6 @@ static void curl_set_constants(sl_curl_handle *handle)
     curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
     curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     curl_set_protocol(handle);
-    curl_easy_setopt(easy, CURLOPT_USERAGENT, "sluice");
     /* every one that this libcurl knows */
     curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -217,8 +216,8 @@ static bool curl_set_headers(sl_curl_handle *handle, sl_http_transfer *transfer)
 {
     /* a list is of char *, but libcurl only reads it */
     static const char no_expect[] = "Expect:", no_type[] = "Content-Type:";
-    static const char chunked[] = "Transfer-Encoding: chunked";
-    if (!curl_reserve_nodes(handle, transfer->line_count + 4))
+    static const char chunked[] = "Transfer-Encoding: chunked", agent[] = "User-Agent: sluice";
+    if (!curl_reserve_nodes(handle, transfer->line_count + 5))
         return false;
     struct curl_slist *nodes = handle->nodes;
     size_t used = 0;
@@ -229,6 +228,9 @@ static bool curl_set_headers(sl_curl_handle *handle, sl_http_transfer *transfer)
         nodes[used++].data = (char *)no_type;
     if (transfer->is_upload)
         nodes[used++].data = (char *)chunked;
+    /* libcurl writes its own of these two letter by letter, and then again into the request */
+    if (!transfer->has_user_agent)
+        nodes[used++].data = (char *)agent;
     if (transfer->decompress && !transfer->has_accept_encoding)
         nodes[used++].data = handle->wire->accept_encoding;
     char *line = transfer->lines.data;
@@ -328,6 +330,8 @@ static void curl_set_proxy(sl_curl_handle *handle, const sl_http_transfer *trans
         return;
     handle->proxy = transfer->proxy;
     curl_easy_setopt(handle->easy, CURLOPT_PROXY, handle->proxy ? handle->proxy->url : "");
+    /* a CONNECT has no lines of ours */
+    curl_easy_setopt(handle->easy, CURLOPT_USERAGENT, handle->proxy ? "sluice" : NULL);
 }
 
 int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer)

@@ -32,7 +32,7 @@ struct sl_curl_wire {
     char *ca_file;
     /** NULL where there is none. */
     char *certificate, *key, *key_password, *unix_path;
-    /** A header line: what this libcurl undoes. libcurl's own costs twice the time. */
+    /** A header line: what this libcurl undoes. */
     char accept_encoding[48];
     bool http2;
     /** Of a wire with http2: it has met HTTP/1 as well, where a request needs its own connection.

@@ -127,6 +127,7 @@ typedef struct sl_http_failure {
     const char *code;
     /** The request, or a part of it, was sent. */
     bool maybe_executed;
+    /** Last, as of sl_http_transfer. */
     char message[192];
 } sl_http_failure;
 
@@ -162,10 +163,7 @@ struct sl_http_transfer {
     sl_http_buffer body;
     /** Bytes of the body so far. */
     uint64_t received;
-    sl_http_failure failure;
     char method[24];
-    /** "http://host/path": the URL without user, password, query and fragment; cut when long. */
-    char label[160];
     /** The other end; empty before there was one. */
     char remote_address[46];
     int remote_port;
@@ -199,7 +197,12 @@ struct sl_http_transfer {
     /** The body is compressed and the wire undoes that. */
     bool is_packed;
     bool streamed, verify, decompress, reused, has_slot, is_upload, upload_ended, upload_starved,
-        has_content_type, has_accept_encoding, has_length;
+        has_content_type, has_accept_encoding, has_user_agent, has_length;
+
+    /* the texts, last: sl_http_transfer_reset need not touch them */
+    sl_http_failure failure;
+    /** "http://host/path": the URL without user, password, query and fragment; cut when long. */
+    char label[160];
 };
 
 /**

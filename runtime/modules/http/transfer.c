@@ -132,6 +132,8 @@ static bool http_copy_fields(sl_http_transfer *transfer, const sl_http_request *
             transfer->has_content_type = true;
         if (http_is_name(field, "accept-encoding"))
             transfer->has_accept_encoding = true;
+        if (http_is_name(field, "user-agent"))
+            transfer->has_user_agent = true;
         memcpy(out, field->name, field->name_size);
         out += field->name_size;
         *out++ = ':';
@@ -241,12 +243,12 @@ void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size)
     engine->wire->resume(engine->wire, transfer);
 }
 
-static sl_http_buffer http_buffer_keep(sl_core *core, sl_http_buffer *buffer)
+static void http_buffer_keep(sl_core *core, sl_http_buffer *kept, const sl_http_buffer *buffer)
 {
-    if (buffer->capacity > HTTP_MAX_KEPT)
-        http_buffer_fini(core, buffer);
-    buffer->size = buffer->taken = 0;
-    return *buffer;
+    *kept = *buffer;
+    if (kept->capacity > HTTP_MAX_KEPT)
+        http_buffer_fini(core, kept);
+    kept->size = kept->taken = 0;
 }
 
 void sl_http_transfer_reset(sl_http_transfer *transfer)
@@ -254,16 +256,19 @@ void sl_http_transfer_reset(sl_http_transfer *transfer)
     sl_http_engine *engine = transfer->engine;
     if (!engine || transfer->state < SL_HTTP_DONE)
         return;
+    sl_http_buffer head = transfer->head, body = transfer->body, lines = transfer->lines;
+    void (*on_change)(sl_http_transfer *) = transfer->on_change;
     sl_free(engine->core, transfer->ca_file);
     http_buffer_fini(engine->core, &transfer->upload);
     sl_http_list_move(transfer, NULL);
-    *transfer = (sl_http_transfer){
-        .on_change = transfer->on_change,
-        .engine = engine,
-        .head = http_buffer_keep(engine->core, &transfer->head),
-        .body = http_buffer_keep(engine->core, &transfer->body),
-        .lines = http_buffer_keep(engine->core, &transfer->lines),
-    };
+    /* up to the texts: a kilobyte for each request would push others out of the cache */
+    memset(transfer, 0, offsetof(sl_http_transfer, failure.message));
+    transfer->failure.message[0] = transfer->label[0] = '\0';
+    transfer->on_change = on_change;
+    transfer->engine = engine;
+    http_buffer_keep(engine->core, &transfer->head, &head);
+    http_buffer_keep(engine->core, &transfer->body, &body);
+    http_buffer_keep(engine->core, &transfer->lines, &lines);
     /* so that closing the engine frees what it keeps */
     sl_http_list_move(transfer, &engine->finished);
 }
