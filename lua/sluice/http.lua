@@ -198,9 +198,14 @@ local function has_content_type(flat)
   return false
 end
 
+local json_encode
+
 -- How each shorthand of a body becomes the body and its content type.
 local encoders = {
-  json = function(value) return require("sluice.json").encode(value), "application/json" end,
+  json = function(value)
+    json_encode = json_encode or require("sluice.json").encode
+    return json_encode(value), "application/json"
+  end,
   form = function(value) return require("sluice.url").form(value), "application/x-www-form-urlencoded" end,
   multipart = function(value) return require("sluice.multipart").encode(value) end,
 }
@@ -208,6 +213,8 @@ local encoders = {
 -- The body as it was given or by one of the shorthands, and its content type where that is ours to say.
 local function body_of(where, given, level)
   local body, content_type = given.body, nil
+  if given.json == nil and given.form == nil and given.multipart == nil then return body end
+  if body == nil and given.form == nil and given.multipart == nil then return encoders.json(given.json) end
   for name, encode in next, encoders do
     local value = given[name]
     if value ~= nil then
@@ -220,13 +227,17 @@ local function body_of(where, given, level)
   return body, content_type
 end
 
+-- The header fields of a request that has none but the type of its body.
+local TYPE_ALONE = { ["application/json"] = { "content-type", "application/json" } }
+
 -- The fields, and the body as the engine takes it: `true` for one that comes piece by piece, from the
 -- function that is the third result.
 local function prepare(where, given, level)
   local flat = given.headers and flatten(where, given.headers, level + 1) or NO_FIELDS
   local body, content_type = body_of(where, given, level + 1)
-  if content_type and not has_content_type(flat) then
-    if flat == NO_FIELDS then flat = {} end
+  if flat == NO_FIELDS and content_type then
+    flat = TYPE_ALONE[content_type] or { "content-type", content_type }
+  elseif content_type and not has_content_type(flat) then
     flat[#flat + 1], flat[#flat + 2] = "content-type", content_type
   end
   if body ~= nil and type(body) ~= "string" then return flat, true, body end

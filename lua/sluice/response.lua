@@ -118,13 +118,16 @@ function methods.text(self)
   return self._whole
 end
 
+local json_decode
+
 ---The body decoded as JSON, or nil and err. May wait.
 ---@return any value
 ---@return table? err
 function methods.json(self)
-  local text, err = self:text()
+  local text, err = methods.text(self)
   if not text then return nil, err end
-  return require("sluice.json").decode(text)
+  json_decode = json_decode or require("sluice.json").decode
+  return json_decode(text)
 end
 
 ---Iterates over the pieces of the body as they come. Raises err. Closes the response at the end and on break.
