@@ -12,6 +12,14 @@ local routers = require "sluice.web.router"
 
 local web = {}
 
+---Middleware for callers with API keys; see sluice.web.api_keys.
+---@param callers table<string, string|sluice.Secret> by name
+---@return fun(next: function): fun(request: sluice.web.Request): any, table?
+function web.api_keys(callers)
+  local middleware = require("sluice.web.api_keys").new(callers)
+  return middleware
+end
+
 ---Middleware for pages of other origins; see sluice.web.cors.
 ---@param given sluice.web.CorsOptions
 ---@return fun(next: function): fun(request: sluice.web.Request): any, table?

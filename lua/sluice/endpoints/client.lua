@@ -199,6 +199,8 @@ end
 local function encode(call)
   if call.form then return require("sluice.url").form(call.form) end
   if call.body == nil then return nil end
+  local raw = meta.get(call.body).raw
+  if raw then return raw end
   local encoded, text = pcall(require("sluice.json").encode, call.body)
   if encoded then return text end
   if type(text) ~= "string" then error(text, 0) end
@@ -271,7 +273,7 @@ end
 ---@class sluice.endpoints.Call
 ---@field method string
 ---@field path string
----@field body? table written as JSON
+---@field body? table written as JSON; as its own bytes where sluice.meta(body).raw has them, see request:json
 ---@field form? table the body instead: of a form
 ---@field headers? table<string, string|sluice.Secret> more fields
 ---@field operation string for errors

@@ -3,6 +3,8 @@
 
 local errors = require "sluice.errors"
 local headers = require "sluice.headers"
+local meta = require "sluice.meta"
+local options = require "sluice.options"
 local router = require "sluice.web.router"
 
 local request = {}
@@ -16,13 +18,16 @@ local request = {}
 ---@field headers sluice.Headers
 ---@field body string the whole body; reading it may wait; raises err where it fails
 ---@field id string the client's X-Request-Id where that is usable, else one of ours; the answer carries it
+---@field caller string? who calls, where web.api_keys found out
 ---@field remote string? the address of the client; nil in process
 ---@field read fun(self: sluice.web.Request): string?, table? the next piece of the body, as it came; nil at its end; nil and err (kind PayloadTooLarge, MalformedRequest, RequestTimeout or ClientGone) on failure; may wait
 ---@field text fun(self: sluice.web.Request): string?, table? the whole body, or nil and err as read(); later calls give the same text; may wait
 ---@field answer_headers table<string, string>? what every answer to it gets, a failure too, unless it has those fields itself; see add_answer_headers
----@field json fun(self: sluice.web.Request): any, table? the body decoded as JSON, whatever its content type says (JSON null is json.null), or nil and err (kind JsonError, answered with 400, or as read()); may wait
+---@field json fun(self: sluice.web.Request, given?: { raw?: boolean }): any, table? the body decoded as JSON, whatever its content type says (JSON null is json.null), or nil and err (kind JsonError, answered with 400, or as read()); may wait. With `raw` the bytes stay with an object or array (sluice.meta(value).raw) and an endpoint sends them as they are: then change a copy, never the value itself
 
 local json -- the module, once it is needed
+
+local JSON_OPTIONS <const> = { raw = "boolean?" }
 
 -- What every kind of request can do.
 local methods = {}
@@ -71,11 +76,15 @@ local function kind_of(source)
     return text
   end
 
-  function own.json(self)
+  function own.json(self, given)
+    if given ~= nil then options.check("request:json", given, JSON_OPTIONS) end
     local text, err = own.text(self)
     if not text then return nil, err end
     json = json or require "sluice.json"
-    return json.decode(text)
+    local value
+    value, err = json.decode(text)
+    if given and given.raw and type(value) == "table" then meta.set(value, { raw = text }) end
+    return value, err
   end
 
   local function index(self, key)

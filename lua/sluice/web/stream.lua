@@ -94,13 +94,20 @@ local function failure_frame(body)
   return "data: " .. body .. "\n\n"
 end
 
+-- A chunk that comes with its event is passed on byte for byte: a layer that changes chunks gives them
+-- without one.
+local function frame_of(chunk, event)
+  if type(event) ~= "table" or type(event.data) ~= "string" then return "data: " .. encode(chunk) .. "\n\n" end
+  return stream.frame { event = event.event, data = event.data }
+end
+
 local function of_chunks(source)
   local ended = false
   local function next_frame()
     if ended then return nil end
-    local chunk, err = source:next()
-    if chunk ~= nil then return "data: " .. encode(chunk) .. "\n\n" end
-    if err ~= nil then return nil, err end
+    local chunk, event = source:next()
+    if chunk ~= nil then return frame_of(chunk, event) end
+    if event ~= nil then return nil, event end
     ended = true
     return DONE
   end
@@ -150,7 +157,8 @@ function stream.closer(given, close)
 end
 
 ---Opens a handler's `stream`. An object with next() and close(), as an endpoint gives, has chunks,
----which become JSON events, and `[DONE]` after the last one; an iterator has texts, which are sent as they
+---which become JSON events (byte for byte as they came, where next() gives the event behind the chunk), and
+---`[DONE]` after the last one; an iterator has texts, which are sent as they
 ---are, and events. Raises plain text where it is neither.
 ---@param given any
 ---@param close? fun() called once after the stream's own close
