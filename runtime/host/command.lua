@@ -50,10 +50,8 @@ local function checked_print(...)
   local words = table.pack(...)
   for index = 1, words.n do words[index] = tostring(words[index]) end
   local written, reason = io.stdout:write(table.concat(words, "\t"), "\n")
-  if resume then
-    io.stdout:flush()
-    resume()
-  end
+  if written then written, reason = io.stdout:flush() end
+  if resume then resume() end
   if not written then error("print: standard output: " .. reason, 2) end
 end
 
