@@ -1,0 +1,120 @@
+#!/usr/bin/env sluice
+-- SPDX-License-Identifier: MIT
+-- An OpenAI-compatible gateway over serving endpoints; each layer is a line to switch on or off.
+--
+--     sluice gateway.lua [--listen HOST:PORT] [--keys FILE] MODEL=ENDPOINT[,FALLBACK...] ...
+--     sluice --emulator scripts/gateway.lua              # with an endpoint of its own, "demo"
+--
+-- FILE has a line `NAME KEY` for each caller; without it anyone may ask.
+local sluice = require "sluice"
+local json, layers, web = sluice.json, sluice.layers, sluice.web
+
+local listen, callers, wanted = "127.0.0.1:8080", nil, {}
+
+local function read_keys(path)
+  local keys = {}
+  for line in assert(io.open(path)):lines() do
+    local name, key = line:match "^%s*(%w%S*)%s+(%S+)%s*$"
+    if name then keys[name] = sluice.secret(key) end
+  end
+  return keys
+end
+
+while arg[1] do
+  local word = table.remove(arg, 1)
+  local model, names = word:match "^([^=,]+)=(.+)$"
+  if word == "--listen" then
+    listen = table.remove(arg, 1)
+  elseif word == "--keys" then
+    callers = read_keys(table.remove(arg, 1))
+  elseif model then
+    wanted[model] = {}
+    for name in names:gmatch "[^,]+" do table.insert(wanted[model], name) end
+  else
+    error("gateway: MODEL=ENDPOINT, --listen or --keys expected, got " .. word, 0)
+  end
+end
+
+local workspace = assert(sluice.workspace())
+if not next(wanted) then
+  wanted.demo = { "demo" }
+  assert(workspace.serving_endpoints:get_or_create { name = "demo", config = { served_entities = { {
+    entity_name = "main.demo.chat", entity_version = "1", workload_size = "Small", scale_to_zero_enabled = true,
+  } } } })
+end
+
+local function upstream(name)
+  return sluice.pipeline(workspace:endpoint(name), {
+    layers.breaker {},                                     -- leaves an endpoint that fails alone for a while
+    layers.retry { attempts = 3 },                         -- until the first content, never after it
+    layers.limit { rate = 1000, queue_timeout = 10 },      -- requests a second, each try counted
+    layers.timeout { first_event = 60, idle = 60 },        -- seconds, of each try
+  })
+end
+
+local models = {}
+for model, names in pairs(wanted) do
+  local others = {}
+  for index = 2, #names do others[index - 1] = upstream(names[index]) end
+  local around = { layers.log { fields = { model = model } } } -- a JSON line for each request
+  if others[1] then table.insert(around, layers.fallback(others)) end
+  models[model] = sluice.pipeline(upstream(names[1]), around)
+end
+
+local function refuse(status, code, message, param)
+  local error = { message = message, type = "invalid_request_error", code = code, param = param or json.null }
+  return { status = status, json = { error = error } }
+end
+
+-- What the caller asked wrongly keeps its status; all else gets one by the web server's table.
+local function failed(err)
+  if err.status ~= 400 and err.status ~= 413 and err.status ~= 422 then return nil, err end
+  return refuse(err.status, err.code, err.message, err.param)
+end
+
+local function ask(needed)
+  return function(request)
+    local body, err = request:json { raw = true }          -- what no layer changes goes on byte for byte
+    if body == nil then return nil, err end
+    if type(body) ~= "table" or body[needed] == nil then
+      return refuse(400, "missing_required_parameter", ("the body needs %q"):format(needed), needed)
+    end
+    local model, answer = models[body.model], nil
+    if not model then
+      return refuse(404, "model_not_found", ("there is no model %q"):format(tostring(body.model)), "model")
+    end
+    if body.stream == true then
+      answer, err = model:stream(body, { request_id = request.id })
+      if answer then return { stream = answer } end
+      return failed(err)
+    end
+    answer, err = model:query(body, { request_id = request.id })
+    if not answer then return failed(err) end
+    local facts = sluice.meta(answer)
+    return { body = facts.raw or json.encode(answer),
+      headers = { ["content-type"] = "application/json", ["x-answered-by"] = facts.answered_by } }
+  end
+end
+
+local function describe(name)
+  return { id = name, object = "model", created = 0, owned_by = "sluice" }
+end
+
+local app = web.app { max_body = 16 << 20 }
+if callers then app:use(web.api_keys(callers)) end
+app:post("/v1/chat/completions", ask "messages")
+app:post("/v1/completions", ask "prompt")
+app:post("/v1/embeddings", ask "input")
+app:get("/v1/models", function()
+  local list = json.array {}
+  for name in pairs(models) do table.insert(list, describe(name)) end
+  return { json = { object = "list", data = list } }
+end)
+app:get("/v1/models/:model", function(request)
+  local name = request.params.model
+  return models[name] and { json = describe(name) } or refuse(404, "model_not_found", "no model " .. name)
+end)
+
+local server = assert(app:listen(listen))
+print("http://" .. server.address .. "/v1")
+server:serve(30)                                           -- on SIGTERM streams have 30 s to end
