@@ -11,7 +11,7 @@ local describe = support.needing("server", describe, pending)
 
 for package, client in pairs {
   ["@databricks/sdk-experimental"] = { script = "databricks_client.cjs", steps = 12 },
-  openai = { script = "openai_client.mjs", steps = 14 },
+  openai = { script = "openai_client.mjs", steps = 15 },
 } do
   describe("the npm package " .. package, function()
     it("believes the emulator, from create to delete", function()

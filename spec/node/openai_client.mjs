@@ -109,6 +109,27 @@ await step("tools, plain and streamed", async () => {
   assert.deepStrictEqual(JSON.parse(whole.choices[0].message.tool_calls[0].function.arguments), { city: "Paris" });
 });
 
+await step("responses, plain and streamed", async () => {
+  const answer = await client.responses.create({ model: "chat", input: "one two", instructions: "be brief" });
+  assert.strictEqual(answer.output_text, "one two");
+  assert.strictEqual(answer.usage.output_tokens, 2);
+  const stream = client.responses.stream({ model: "chat", input: [{ role: "user", content: "one two" }] });
+  const pieces = [];
+  stream.on("response.output_text.delta", (event) => pieces.push(event.delta));
+  assert.strictEqual((await stream.finalResponse()).output_text, "one two");
+  assert.deepStrictEqual(pieces, ["one", " two"]);
+  const flat = [{ type: "function", ...tools[0].function }];
+  const asked = await client.responses.create({ model: "chat", input: "weather in Paris", tools: flat });
+  const [call] = asked.output;
+  assert.deepStrictEqual(JSON.parse(call.arguments), { city: "Paris" });
+  const result = { type: "function_call_output", call_id: call.call_id, output: "sunny" };
+  const input = [{ role: "user", content: "weather in Paris" }, call, result];
+  const after = await client.responses.create({ model: "chat", input, tools: flat });
+  assert.strictEqual(after.output[0].type, "message");
+  const streamed = client.responses.stream({ model: "chat", input: "weather in Paris", tools: flat });
+  assert.strictEqual((await streamed.finalResponse()).output[0].name, "get_weather");
+});
+
 await step("JSON by a schema", async () => {
   const schema = { type: "object", properties: { place: { type: "string" }, days: { type: "integer" } } };
   const response_format = { type: "json_schema", json_schema: { name: "trip", schema } };

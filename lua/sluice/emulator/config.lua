@@ -106,6 +106,24 @@ local function read_traffic(input, entities)
   return { routes = routes }
 end
 
+-- The older inference table, with the table that it writes.
+local function read_capture(input)
+  if input == nil then return nil end
+  if not wire.is_object(input) then return wire.invalid("auto_capture_config must be an object.") end
+  local made = { enabled = wire.given(input.enabled) == true }
+  for _, key in ipairs { "catalog_name", "schema_name", "table_name_prefix" } do
+    made[key] = wire.given(input[key])
+    if made[key] ~= nil and type(made[key]) ~= "string" then
+      return wire.invalid("auto_capture_config.%s must be a string.", key)
+    end
+  end
+  if made.enabled then
+    local name = (made.table_name_prefix or "endpoint") .. "_payload"
+    made.state = { payload_table = { name = name, status = "READY", status_message = "" } }
+  end
+  return made
+end
+
 ---Reads an endpoint's config and fills in what the service fills in.
 ---@param input any EndpointCoreConfigInput
 ---@return table|nil config served entities (without their state) and traffic; `served_entities` may be empty; `as_models` where the deprecated form was used
@@ -115,7 +133,8 @@ function config.read(input)
   local entities, refusal = read_entities(input)
   if not entities then return nil, refusal end
   local result = { served_entities = entities, as_models = wire.given(input.served_models) and true }
-  result.auto_capture_config = wire.given(input.auto_capture_config)
+  result.auto_capture_config, refusal = read_capture(wire.given(input.auto_capture_config))
+  if refusal then return nil, refusal end
   if #entities > 0 then
     result.traffic_config, refusal = read_traffic(input, entities)
     if refusal then return nil, refusal end

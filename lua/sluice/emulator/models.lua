@@ -11,6 +11,8 @@ local embedding = require "sluice.emulator.models.embedding"
 local keys = require "sluice.emulator.keys"
 local ngram = require "sluice.emulator.models.ngram"
 local tabular = require "sluice.emulator.models.tabular"
+local reply = require "sluice.emulator.reply"
+local responses = require "sluice.emulator.responses"
 local text = require "sluice.emulator.text"
 local user = require "sluice.emulator.models.user"
 local wire = require "sluice.emulator.wire"
@@ -65,10 +67,11 @@ function methods:named(entity) return self.known[deployment.model_name(entity)] 
 
 ---The kind of a request, by the keys in its body. A body without any known key is a (bad) table.
 ---@param body table
----@return "chat"|"completion"|"embedding"|"table"
+---@return "chat"|"completion"|"responses"|"embedding"|"table"
 function models.kind_of(body)
   if wire.given(body.messages) ~= nil then return "chat" end
   if wire.given(body.prompt) ~= nil then return "completion" end
+  if responses.is(body) then return "responses" end
   if wire.given(body.input) ~= nil then return "embedding" end
   return "table"
 end
@@ -92,6 +95,19 @@ local kind_names = {
 ---@field json? table a whole answer
 ---@field raw? table a handler's result, passed on as it is
 
+-- A request of the Responses form is asked as a chat.
+local function answer_responses(self, entity, body, endpoint)
+  local chat, refusal = responses.to_chat(body)
+  if not chat then return nil, refusal end
+  local answer
+  answer, refusal = self:answer(entity, "chat", chat, endpoint)
+  if not answer then return nil, refusal end
+  local made = answer.reply or reply.of_response(answer.json, body)
+  if not made then return answer end
+  made.is_responses, made.stream = true, wire.given(body.stream) == true
+  return { reply = made }
+end
+
 ---Answers a request.
 ---@param entity table the served entity that the traffic split chose
 ---@param kind string|nil as a path fixes it; else the body decides
@@ -101,6 +117,7 @@ local kind_names = {
 ---@return sluice.emulator.refusal|nil
 function methods:answer(entity, kind, body, endpoint)
   kind = kind or models.kind_of(body)
+  if kind == "responses" then return answer_responses(self, entity, body, endpoint) end
   local model = choose(self, entity, kind)
   if model.kinds and not model.kinds[kind] then
     return wire.bad_request("Bad request: the model %s does not take %s.", model.name, kind_names[kind])

@@ -17,6 +17,7 @@ local reply = {}
 ---@field include_usage boolean whether it asks for the usage at the stream's end
 ---@field choices (fun(): string|nil, string|nil)[] pieces of text; at the end `nil` and the finish reason
 ---@field tool_calls table[]|nil
+---@field is_responses boolean|nil in the Responses form
 
 ---An iterator over the pieces of a text.
 ---@param content string

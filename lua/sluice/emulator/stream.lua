@@ -50,18 +50,23 @@ local function last_delta(state)
   return { content = "" }
 end
 
-local function pause(state)
+---Waits as long as a token takes.
+---@param state table as stream.run gives it
+function stream.pause(state)
   if state.token_time > 0 then task.sleep(state.token_time) end
 end
 
--- The pieces of the first choice: what is streamed has no other.
-local function each_piece(state, f)
+---Calls f with the pieces of the first choice, each in its time: what is streamed has no other choice.
+---@param state table as stream.run gives it
+---@param f fun(piece: string)
+---@return string reason the finish reason
+function stream.each_piece(state, f)
   local next_piece = state.reply.choices[1]
   while true do
     local piece, reason = next_piece()
     if not piece then return reason end
     if piece ~= "" then
-      pause(state)
+      stream.pause(state)
       state.tokens = state.tokens + tokens.count(piece)
       f(piece)
     end
@@ -71,7 +76,9 @@ end
 local function say_chat(state)
   delta(state, { role = "assistant", content = "" })
   if state.dialect.content == "blocks" then delta(state, { content = json.array { reply.thought() } }) end
-  local reason = each_piece(state, function(piece) delta(state, { content = text_content(state, piece) }) end)
+  local reason = stream.each_piece(state, function(piece)
+    delta(state, { content = text_content(state, piece) })
+  end)
   delta(state, last_delta(state), reason)
 end
 
@@ -79,7 +86,7 @@ local function say_completion(state)
   local function say(piece, reason)
     chunk(state, { { index = 0, text = piece, logprobs = json.null, finish_reason = reason or json.null } })
   end
-  local reason = each_piece(state, say)
+  local reason = stream.each_piece(state, say)
   say("", reason)
 end
 
@@ -90,7 +97,7 @@ local function say_call(state, index, call)
     fields.index = index
     delta(state, { tool_calls = json.array { fields } })
   end
-  pause(state)
+  stream.pause(state)
   state.tokens = state.tokens + tokens.count(declared.name) + tokens.count(declared.arguments)
   if state.dialect.tool_calls == "whole" then
     piece { id = call.id, type = "function", ["function"] = declared }
@@ -100,7 +107,7 @@ local function say_call(state, index, call)
   local half = #declared.arguments // 2
   for _, part in ipairs { declared.arguments:sub(1, half), declared.arguments:sub(half + 1) } do
     if part ~= "" then
-      pause(state)
+      stream.pause(state)
       piece { ["function"] = { arguments = part } }
     end
   end
@@ -139,9 +146,10 @@ end
 ---@param self sluice.emulator.reply
 ---@param dialect sluice.emulator.dialect
 ---@param token_time number seconds before each token
+---@param say? fun(state: table) yields the frames; those of chats and completions
 ---@return fun(): string|nil next
 ---@return fun(): integer used prompt and completion tokens until now
-function stream.frames(self, dialect, token_time)
+function stream.run(self, dialect, token_time, say)
   local state = {
     reply = self,
     dialect = dialect,
@@ -150,7 +158,7 @@ function stream.frames(self, dialect, token_time)
     chunks = 0,
     tokens = 0,
   }
-  local next_frame = coroutine.wrap(function() say_all(state) end)
+  local next_frame = coroutine.wrap(function() (say or say_all)(state) end)
   local ended = false
   local function next_or_end()
     if ended then return nil end

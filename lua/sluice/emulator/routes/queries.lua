@@ -5,6 +5,7 @@ local answers = require "sluice.emulator.routes.answers"
 local dialects = require "sluice.emulator.dialect"
 local json = require "sluice.json"
 local reply = require "sluice.emulator.reply"
+local responses = require "sluice.emulator.responses"
 local stream = require "sluice.emulator.stream"
 local task = require "sluice.task"
 local view = require "sluice.emulator.view"
@@ -26,13 +27,19 @@ end
 
 -- A stream's tokens are known at its end, however it comes.
 local function streamed(query, made, finish)
-  local frames, used = stream.frames(made, query.dialect, query.emulator.token_time)
+  local say = made.is_responses and responses.say or nil
+  local frames, used = stream.run(made, query.dialect, query.emulator.token_time, say)
   return {
     status = 200,
     headers = { ["content-type"] = event_stream, ["cache-control"] = "no-cache" },
     body = frames,
     close = function() finish(200, used()) end,
   }
+end
+
+local function whole(made, dialect)
+  if made.is_responses then return responses.whole(made) end
+  return reply.whole(made, dialect)
 end
 
 local function passed_on(raw, finish)
@@ -64,7 +71,7 @@ local function ask(query, entity)
   elseif answer.reply and answer.reply.stream then
     result = streamed(query, answer.reply, finish)
   else
-    local body = answer.json or reply.whole(answer.reply, query.dialect)
+    local body = answer.json or whole(answer.reply, query.dialect)
     result = answers.of(body)
     finish(200, tokens_in(body))
   end
@@ -184,6 +191,7 @@ function queries.add(app, emulator, guarded)
     add(base .. "/chat/completions", { kind = "chat" })
     add(base .. "/completions", { kind = "completion" })
     add(base .. "/embeddings", { kind = "embedding" })
+    add(base .. "/responses", { kind = "responses" })
     app:get(base .. "/models", guarded(function() return models_list(emulator) end))
   end
   add_data_plane(app, emulator, guarded)
