@@ -164,6 +164,32 @@ describe("OAuth of a service principal", function()
     assert.matches("because: get OAuth token http://h/oidc/v1/token: invalid_client: no such principal", text)
   end))
 
+  it("asks again where the answer was lost", simulated(function()
+    local app, state = new_server()
+    local lost = 0
+    local w <close> = open { handle = function(_, request)
+      if request.url:find("/oidc/v1/token", 1, true) and lost < 2 then
+        lost = lost + 1
+        return nil, errors.new("TimeoutError", { message = "late", limit = "first_byte" })
+      end
+      return app:handle(request)
+    end }
+    assert(w:endpoint("e"):query {})
+    assert.same({ 2, 1 }, { lost, #state.log })
+  end))
+
+  it("looks no further where nobody answers", simulated(function()
+    local tried = {}
+    local w <close> = open { handle = function(_, request)
+      tried[#tried + 1] = request.url
+      return nil, errors.new("ConnectError", { message = "refused" })
+    end }
+    local _, err = w:endpoint("e"):query {}
+    assert.equal("ConnectError", err.kind)
+    assert.equal(4, #tried) -- the tries of one token, each at the first address
+    assert.equal("http://h/.well-known/databricks-config", tried[4])
+  end))
+
   it("says what was wrong with an answer, and never shows it", simulated(function()
     for body, kind in pairs {
       ["<html>token-in-html</html>"] = "ProtocolError", ['{"access_token":"token-cut'] = "JsonError",
@@ -357,6 +383,21 @@ describe("OAuth of the emulator", function()
 end)
 
 describe("token_source", function()
+  it("does not give up a new token for an old refusal", simulated(function()
+    local scope, count = background.new(), 0
+    local source = token_source.new { background = scope, fetch = function()
+      count = count + 1
+      return { value = secret.new("token-" .. count), type = "Bearer" }
+    end }
+    local first = source:get()
+    assert.is_true(source:answered(first, 401))
+    local second = source:get()
+    assert.is_true(source:answered(first, 401))
+    assert.equal(second, (source:get()))
+    assert.equal(2, count)
+    scope:close()
+  end))
+
   it("raises the fault of a fetch, and hands on its err", simulated(function()
     local scope = background.new()
     local source = token_source.new { background = scope, fetch = function() error "a fault" end }
