@@ -13,9 +13,8 @@ local support = require "support"
 
 -- The environment of whoever runs the specs stays outside.
 local function clean_environment()
-  local values = config.only(false, false)
-  values.DATABRICKS_AUTH_TYPE, values.HOME = false, false
-  settings.set(values)
+  settings.set(config.only(false, false))
+  settings.set { HOME = false }
 end
 
 local function open_with(text, given)
@@ -187,7 +186,7 @@ describe("config.resolve", function()
     settings.set(config.only("http://127.0.0.1:1", "dapi-of-emulator"))
     local w = assert(sluice.workspace())
     assert.equal("http://127.0.0.1:1", w.host)
-    assert.equal("DATABRICKS_TOKEN (of this run)", w:describe().token.source)
+    assert.equal("DATABRICKS_TOKEN of this run", w:describe().token.source)
     w = assert(sluice.workspace { client_id = "an-id", client_secret = "a-secret-of-production" })
     assert.equal("pat", w:describe().auth_type.value)
   end)
@@ -267,10 +266,10 @@ describe("workspace:describe", function()
     local w = assert(sluice.workspace { host = "h.example/?o=12" })
     local facts = w:describe()
     assert.same({ value = "https://h.example", source = "argument" }, facts.host)
-    assert.same({ value = "***", source = "DATABRICKS_TOKEN (of this run)" }, facts.token)
+    assert.same({ value = "***", source = "DATABRICKS_TOKEN of this run" }, facts.token)
     assert.same({ value = "12", source = "query of the host" }, facts.workspace_id)
-    assert.equal("host          https://h.example  (argument)\nauth_type     pat  (the settings below)\n"
-      .. "token         ***  (DATABRICKS_TOKEN (of this run))\nworkspace_id  12  (query of the host)",
+    assert.equal("host          https://h.example  (argument)\nauth_type     pat  (what is set)\n"
+      .. "token         ***  (DATABRICKS_TOKEN of this run)\nworkspace_id  12  (query of the host)",
       tostring(facts))
     assert.equal("pat", json.decode(json.encode(facts)).auth_type.value)
     assert.matches("workspace:describe is a method", select(2, pcall(function() w.describe() end)))

@@ -66,7 +66,7 @@ end
 
 local function clean_environment()
   settings.set(require("sluice.auth.config").only(false, false))
-  settings.set { DATABRICKS_AUTH_TYPE = false, HOME = false }
+  settings.set { HOME = false }
 end
 
 describe("OAuth of a service principal", function()
@@ -160,7 +160,7 @@ describe("OAuth of a service principal", function()
     assert.is_false(err.retryable)
     assert.equal("invalid_client", err.code)
     local text = tostring(err)
-    assert.matches("^query endpoint e: it is not known who calls .*client_secret %*%*%* %(argument%)", text)
+    assert.matches("^query endpoint e: no access token .*client_secret %*%*%* %(argument%)", text)
     assert.matches("because: get OAuth token http://h/oidc/v1/token: invalid_client: no such principal", text)
   end))
 

@@ -135,7 +135,7 @@ describe("token_command", function()
     local program = { "sh", "-c", "echo no >&2; exit 2" }
     local w <close> = assert(sluice.workspace { host = "https://h", token_command = program })
     local _, err = w:endpoint("e"):query {}
-    assert.matches("^query endpoint e: it is not known who calls ", tostring(err))
+    assert.matches("^query endpoint e: no access token ", tostring(err))
     assert.matches("because: run token command sh: it failed with status 2: no", tostring(err))
     assert.equal("token_command", err.settings[3].name)
     assert.is_false(err.maybe_executed)

@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- A limit for each spec: a wait that never ends must not hold up the run.
+-- What all specs share: a limit for each, for a wait that never ends must not hold up the run, and none of
+-- the settings of whoever runs them.
 
 local busted = require "busted"
+local settings = require "sluice.settings"
 local task = require "sluice.task"
 
 -- Seconds; the sanitizers are slow.
@@ -15,6 +17,9 @@ local function report()
     io.stderr:write(("  "):rep(row.depth), row.name, " ", row.state, ": ", row.waits_for or "", "\n")
   end
 end
+
+settings.set(require("sluice.auth.config").only(false, false))
+settings.set { HOME = false } -- where .databrickscfg is
 
 local watchdog = task.group()
 watchdog:spawn(function()

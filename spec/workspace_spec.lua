@@ -15,7 +15,7 @@ describe("workspace.open", function()
   -- the environment of whoever runs the specs stays outside
   local function clean_environment()
     settings.set(require("sluice.auth.config").only(false, false))
-    settings.set { DATABRICKS_AUTH_TYPE = false, HOME = false }
+    settings.set { HOME = false }
   end
   before_each(clean_environment)
   after_each(clean_environment)

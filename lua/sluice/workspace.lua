@@ -126,7 +126,7 @@ local function choose_method(resolved, address, transport)
   end
   if not resolved.values.auth_type then
     resolved.values.auth_type = kind or "none"
-    resolved.sources.auth_type = kind and "the settings below" or "no settings for it"
+    resolved.sources.auth_type = kind and "what is set" or "nothing is set"
   end
   return kind or "none"
 end

@@ -81,7 +81,7 @@ local function take_environment(self)
   for _, attribute in ipairs(ATTRIBUTES) do
     if attribute.env and self.values[attribute.name] == nil then
       local value, from = settings.find(attribute.env)
-      take(self, attribute, value, from == "command" and attribute.env .. " (of this run)" or attribute.env)
+      take(self, attribute, value, from == "command" and attribute.env .. " of this run" or attribute.env)
     end
   end
 end
@@ -189,16 +189,16 @@ function config.resolve(given, is_needed)
 end
 
 ---What settings.set needs so that this instance has these settings and no others of the environment, and
----no file is read unless a script asks for a profile of it.
----@param host string
----@param token string|sluice.Secret
+---no file is read unless a script asks for a profile of it. With false for both it has none at all.
+---@param host string|false
+---@param token string|sluice.Secret|false
 ---@return table<string, string|sluice.Secret|false>
 function config.only(host, token)
   local values = {}
   for _, attribute in ipairs(ATTRIBUTES) do
     if attribute.env then values[attribute.env] = false end
   end
-  values.DATABRICKS_HOST, values.DATABRICKS_TOKEN, values.DATABRICKS_AUTH_TYPE = host, token, "pat"
+  values.DATABRICKS_HOST, values.DATABRICKS_TOKEN, values.DATABRICKS_AUTH_TYPE = host, token, token and "pat"
   return values
 end
 

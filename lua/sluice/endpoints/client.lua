@@ -233,7 +233,7 @@ local function no_access(self, err, call)
   return errors.new(err.kind, {
     operation = call.operation,
     object = call.object,
-    message = "it is not known who calls",
+    message = "no access token",
     status = err.status,
     code = err.code,
     retryable = err.retryable,
