@@ -312,6 +312,7 @@ describe("a deployment", function()
       emulated:fault { kind = "deployment", endpoint = "e", outcome = "fails", message = "no GPU",
         seconds = 30, times = 1 }
       create(call, "other", { entity "echo" })
+      call("PUT", management .. "/e/ai-gateway", {})
       create(call, "e", { entity "echo" })
       task.sleep(29)
       assert.equal("IN_PROGRESS", get(call).state.config_update)

@@ -525,6 +525,10 @@ describe("the command", function()
     ["--listen needs HOST:PORT, got 8080"] = { "--listen", "8080" },
     ["--listen needs a value"] = { "--listen" },
     ["--listen: "] = { "--listen", "127.0.0.1:123456" },
+    ["--dialect needs KEY=VALUE, got done"] = { "--dialect", "done" },
+    ["the dialect's done is one of sent, absent"] = { "--dialect", "done=maybe" },
+    ["--token-time needs a number of at least 0, got x"] = { "--token-time", "x" },
+    ["--state needs a value"] = { "--no-retry-after", "--state" },
     ["--upstream needs an http or https URL, got localhost"] = { "--upstream", "localhost" },
     ["--model: cannot open"] = { "--model", "/nonexistent/model.lua" },
     ["must return a function, got a table"] = { "--model", "lua/sluice/emulator/wire.lua" },
@@ -535,6 +539,14 @@ describe("the command", function()
       assert.is_truthy(text:find(part, 1, true), text)
     end)
   end
+end)
+
+describe("the command, with a state file of no use", function()
+  it("fails and says why", function()
+    local result = support.sluice("emulate", "--state", "/nonexistent/state")
+    assert.equal(1, result.status)
+    assert.matches("No such file", result.err)
+  end)
 end)
 
 support.needing("server", describe, pending)("the command, serving", function()

@@ -54,6 +54,7 @@ end
 ---@param default sluice.emulator.dialect
 ---@return sluice.emulator.dialect
 function dialect.of(record, default)
+  if not record.tags then return default end
   local made = setmetatable({}, { __index = default })
   for _, tag in ipairs(record.tags or {}) do
     local key = tag.key:sub(1, #tag_prefix) == tag_prefix and tag.key:sub(#tag_prefix + 1)

@@ -49,10 +49,11 @@ function faults.new()
   return setmetatable({ rules = rules.new(nil, { kinds = kinds }), count = 0 }, metatable)
 end
 
-local changing = { POST = true, PUT = true }
+local creations = { ["/api/2.0/serving-endpoints"] = true, ["/api/2.0/serving-endpoints/pt"] = true }
 
 local function begins_deployment(request)
-  return changing[request.method] and request.path:find("^/api/2%.0/serving%-endpoints") ~= nil
+  if request.method == "POST" then return creations[request.path] end
+  return request.method == "PUT" and request.path:find("^/api/2%.0/serving%-endpoints/.+/config$") ~= nil
 end
 
 -- The decoded body, where it is an object; the handler reads it again and tells what is wrong with it.
@@ -112,10 +113,8 @@ end
 local function endpoint_of(request)
   if request.method ~= "POST" then return nil end
   local path = request.path
-  if path:find("^/api/2%.0/serving%-endpoints/?$") or path == "/api/2.0/serving-endpoints/pt" then
-    return wire.given(body_of(request).name)
-  end
-  if path:find("/chat/completions$") or path:find("/completions$") or path:find("/embeddings$") then
+  if creations[path] then return wire.given(body_of(request).name) end
+  if path:find("/completions$") or path:find("/embeddings$") or path:find("/responses$") then
     return wire.given(body_of(request).model)
   end
 end
@@ -231,17 +230,16 @@ local function answer(fault, handler, request)
   return spoiled(fault, result)
 end
 
----The middleware that lets faults happen. The control path is spared.
----@return fun(next: function): fun(request: table): any
-function methods:middleware()
-  return function(handler)
-    return function(request)
-      if self.count == 0 or request.path:find("^/emulator/") then return handler(request) end
-      local fault = self.rules:match(request, endpoint_of(request))
-      if not fault then return handler(request) end
-      return answer(fault, handler, request)
-    end
-  end
+---Answers a request with the fault that it is to meet, or by its handler. The control path is spared.
+---@param handler fun(request: table): any, any
+---@param request sluice.web.Request
+---@return any
+---@return any err
+function methods:handle(handler, request)
+  if self.count == 0 or request.path:find("^/emulator/") then return handler(request) end
+  local fault = self.rules:match(request, endpoint_of(request))
+  if not fault then return handler(request) end
+  return answer(fault, handler, request)
 end
 
 ---Makes an in-process client see a reset as an err, where a socket would be cut.

@@ -49,18 +49,20 @@ local function window_of(self, key)
   return window
 end
 
+-- The limits of an endpoint, old kind and new; nil where there are none.
 local function all_limits(record)
+  local old, new = record.rate_limits, record.ai_gateway and record.ai_gateway.rate_limits
+  if not old or not new then return old or new end
   local list = {}
-  for _, limit in ipairs(record.rate_limits or {}) do list[#list + 1] = limit end
-  local of_gateway = record.ai_gateway and record.ai_gateway.rate_limits
-  for _, limit in ipairs(of_gateway or {}) do list[#list + 1] = limit end
+  for _, limit in ipairs(old) do list[#list + 1] = limit end
+  for _, limit in ipairs(new) do list[#list + 1] = limit end
   return list
 end
 
 -- The limits that concern a caller, each with its window.
-local function matching(self, record, caller)
+local function matching(self, record, caller, list)
   local found = {}
-  for index, limit in ipairs(all_limits(record)) do
+  for index, limit in ipairs(list) do
     local who = counted(limit, caller)
     if who then
       local key = table.concat({ record.id, index, who }, "\0")
@@ -107,13 +109,18 @@ local function headers_of(found)
   return headers
 end
 
+local no_headers <const> = {}
+local unlimited <const> = { spend = function() end, headers = function() return no_headers end }
+
 ---Counts a call, or refuses it.
 ---@param record table the endpoint's record
 ---@param caller sluice.emulator.caller
 ---@return { spend: fun(tokens: integer), headers: fun(): table<string, string> }|nil pass what the answer is to tell and to be told
 ---@return sluice.emulator.refusal|nil
 function methods:enter(record, caller)
-  local found = matching(self, record, caller)
+  local list = all_limits(record)
+  if not list then return unlimited end
+  local found = matching(self, record, caller, list)
   for _, each in ipairs(found) do
     for _, unit in ipairs(units) do
       if left(each, unit.key) == 0 then

@@ -26,8 +26,9 @@ end
 
 local function observe(into, milliseconds)
   into.sum, into.count = into.sum + milliseconds, into.count + 1
-  for at, bound in ipairs(bounds) do
-    if milliseconds <= bound then into[at] = into[at] + 1 end
+  for at = #bounds, 1, -1 do
+    if milliseconds > bounds[at] then return end
+    into[at] = into[at] + 1
   end
 end
 
@@ -37,7 +38,7 @@ local function series_of(self, id, entity)
   self.series[id] = of_endpoint
   local series = of_endpoint[entity]
   if not series then
-    series = { seconds = {}, latency = histogram(), queue = histogram() }
+    series = { seconds = {}, latency = histogram() }
     of_endpoint[entity] = series
   end
   return series
@@ -63,7 +64,6 @@ function methods:begin(id, entity)
   local series, started = series_of(self, id, entity), task.now()
   return function(status)
     observe(series.latency, (task.now() - started) * 1000)
-    observe(series.queue, 0)
     local counts = slot(series)
     counts.total = counts.total + 1
     if status >= 500 then
@@ -106,7 +106,7 @@ local gauges = {
 
 local histograms = {
   { "request_latency_ms", "Milliseconds from request to answer.", "latency" },
-  { "model_queue_time_ms", "Milliseconds a request waited for its model.", "queue" },
+  { "model_queue_time_ms", "Milliseconds a request waited for its model.", "waits" },
 }
 
 local function add_histogram(lines, name, labels, made)
@@ -116,6 +116,13 @@ local function add_histogram(lines, name, labels, made)
   lines[#lines + 1] = ('%s_bucket{%s,le="+Inf"} %d'):format(name, labels, made.count)
   lines[#lines + 1] = ("%s_sum{%s} %.3f"):format(name, labels, made.sum)
   lines[#lines + 1] = ("%s_count{%s} %d"):format(name, labels, made.count)
+end
+
+-- No request waits for its model here.
+local function no_waits(count)
+  local made = { sum = 0, count = count }
+  for at = 1, #bounds do made[at] = count end
+  return made
 end
 
 local function add_head(lines, name, help, kind)
@@ -141,7 +148,9 @@ function methods:text(record)
   end
   for _, each in ipairs(histograms) do
     add_head(lines, each[1], each[2], "histogram")
-    for _, row in ipairs(rows) do add_histogram(lines, each[1], row.labels, row.series[each[3]]) end
+    for _, row in ipairs(rows) do
+      add_histogram(lines, each[1], row.labels, row.series[each[3]] or no_waits(row.series.latency.count))
+    end
   end
   return table.concat(lines, "\n") .. "\n"
 end

@@ -16,7 +16,7 @@ local routes = {}
 local function mark(emulator)
   return function(next_handler)
     return function(request)
-      local answer, err = next_handler(request)
+      local answer, err = emulator.faults:handle(next_handler, request)
       if not answer then
         if not errors.is(err) then return answer, err end
         answer = answers.refused { status = 500, error_code = "INTERNAL_ERROR", message = err.message }
@@ -53,7 +53,6 @@ end
 function routes.add(app, emulator)
   local guarded = guard(emulator)
   app:use(mark(emulator))
-  app:use(emulator.faults:middleware())
   login.add(app, emulator)
   management.add(app, emulator, guarded)
   queries.add(app, emulator, guarded)
