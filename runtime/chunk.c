@@ -73,7 +73,6 @@ static void free_chunk(sluice *s, sl_chunk *row)
 static int start_chunk(sluice *s, spawn_call *call)
 {
     sl_chunk *row = call->row;
-    s->busy = true;
     lua_pushcfunction(s->L, l_spawn);
     lua_pushlightuserdata(s->L, call);
     if (lua_pcall(s->L, 1, 0, 0) != LUA_OK) {
@@ -84,19 +83,21 @@ static int start_chunk(sluice *s, spawn_call *call)
     }
     row->next = s->chunks;
     s->chunks = row;
+    int number = (int)(row->task->base.serial & INT_MAX);
     sl_instance_announce_due(s);
-    s->busy = false;
-    return (int)(row->task->base.serial & INT_MAX);
+    sl_instance_leave(s);
+    return number;
 }
 
 int sluice_spawn(sluice *s, const char *name, const char *chunk, size_t len, sluice_done done,
                  void *user)
 {
-    if (s->busy)
-        return SLUICE_EBUSY;
+    int status = sl_instance_enter(s);
+    if (status < 0)
+        return status;
     sl_chunk *row = sl_alloc_array(s->core, 1, sizeof *row);
-    if (!row || !lua_checkstack(s->L, SL_STACK_NEEDED)) {
-        sl_free(s->core, row);
+    if (!row) {
+        sl_instance_leave(s);
         return SLUICE_ENOMEM;
     }
     row->ref = LUA_NOREF;
@@ -121,12 +122,14 @@ static const char *keep_reason(sluice *s, sl_chunk *row, const char *reason)
 
 int sluice_cancel(sluice *s, int task, const char *reason)
 {
-    if (s->busy)
-        return SLUICE_EBUSY;
+    int status = sl_instance_enter(s);
+    if (status < 0)
+        return status;
     for (sl_chunk *row = s->chunks; row; row = row->next)
         if ((int)(row->task->base.serial & INT_MAX) == task && !row->task->base.cancelled)
             sl_task_cancel(row->task, keep_reason(s, row, reason));
     sl_instance_announce_due(s);
+    sl_instance_leave(s);
     return SLUICE_OK;
 }
 

@@ -64,6 +64,7 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.http", luaopen_sluice_core_http},
     {"sluice.core.sse", luaopen_sluice_core_sse},
     {"sluice.core.server", luaopen_sluice_core_server},
+    {"sluice.core.host", luaopen_sluice_core_host},
     {"cjson", luaopen_cjson},
     {"cjson.safe", luaopen_cjson_safe},
     {NULL, NULL},
@@ -143,6 +144,23 @@ void sl_instance_tell_error(sluice *s)
     if (s->options.on_error)
         s->options.on_error(s->options.callback_user, text ? text : "an error without a text");
     lua_pop(s->L, 1);
+}
+
+bool sl_instance_is_here(const sluice *s)
+{
+    return pthread_equal(s->thread, pthread_self());
+}
+
+int sl_instance_enter(sluice *s)
+{
+    if (!sl_instance_is_here(s))
+        return SLUICE_ETHREAD;
+    if (s->busy)
+        return SLUICE_EBUSY;
+    if (!lua_checkstack(s->L, SL_STACK_NEEDED))
+        return SLUICE_ENOMEM;
+    s->busy = true;
+    return SLUICE_OK;
 }
 
 /** Ends a call that may have called back. The handle may be gone afterwards. */
@@ -277,6 +295,7 @@ int sluice_new(sluice **out, const sluice_options *options)
     s->options = *options;
     s->options.allocator = allocator;
     s->owns_state = options->state == NULL;
+    s->thread = pthread_self();
     set_up_heap(s);
     s->L = s->owns_state ? lua_newstate(sl_heap_allocate, &s->heap) : options->state;
     s->busy = true;
@@ -294,11 +313,9 @@ int sluice_new(sluice **out, const sluice_options *options)
 
 int sluice_pump(sluice *s, unsigned budget_us)
 {
-    if (s->busy)
-        return SLUICE_EBUSY;
-    if (!lua_checkstack(s->L, SL_STACK_NEEDED))
-        return SLUICE_ENOMEM;
-    s->busy = true;
+    int status = sl_instance_enter(s);
+    if (status < 0)
+        return status;
     sl_chunks_forget_told(s);
     int more = sl_core_pump(s->core, budget_us);
     sl_chunks_tell(s, false);
@@ -310,11 +327,15 @@ int sluice_pump(sluice *s, unsigned budget_us)
 
 int sluice_wait(sluice *s, long timeout_us)
 {
-    if (s->busy)
-        return SLUICE_EBUSY;
     if (!s->core->backend->poll)
         return SLUICE_EUNSUPPORTED;
-    return sl_core_wait(s->core, timeout_us) < 0 ? SLUICE_ESTALLED : SLUICE_OK;
+    int status = sl_instance_enter(s);
+    if (status < 0)
+        return status;
+    if (sl_core_wait(s->core, timeout_us) < 0)
+        status = SLUICE_ESTALLED;
+    sl_instance_leave(s);
+    return status;
 }
 
 long sluice_next_due(sluice *s)
@@ -325,11 +346,13 @@ long sluice_next_due(sluice *s)
 
 int sluice_ready(sluice *s, int fd, unsigned events)
 {
-    if (s->busy)
-        return SLUICE_EBUSY;
+    int status = sl_instance_enter(s);
+    if (status < 0)
+        return status;
     sl_now_update(s->core);
     sl_io_notify(s->core, fd, events);
     sl_instance_announce_due(s);
+    sl_instance_leave(s);
     return SLUICE_OK;
 }
 
@@ -354,6 +377,7 @@ static int l_leave_state(lua_State *L)
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, lua_touserdata(L, 1)) != LUA_TTABLE)
         return 0;
     sl_coroutine_restore(L, -1);
+    sl_functions_remove(L, lua_touserdata(L, 1));
     lua_pushnil(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, lua_touserdata(L, 1));
     remove_modules(L);
@@ -379,6 +403,12 @@ void sluice_delete(sluice *s)
 {
     if (!s)
         return;
+    if (!sl_instance_is_here(s)) {
+        if (s->options.on_error)
+            s->options.on_error(s->options.callback_user,
+                                "sluice_delete: called on another thread: nothing was freed");
+        return;
+    }
     if (s->busy) {
         s->deleted = true;
         return;
@@ -388,6 +418,8 @@ void sluice_delete(sluice *s)
         lua_checkstack(s->L, SL_STACK_NEEDED);
     if (s->core) {
         sl_core_shut_down(s->core, GRACE);
+        sl_calls_close(s);
+        sl_watches_close(s);
         sl_chunks_tell(s, true);
         sl_core_close(s->core);
         sl_chunks_forget_told(s);
@@ -421,6 +453,8 @@ const char *sluice_strerror(int err)
         return "the script ended the program";
     case SLUICE_EUNSUPPORTED:
         return "the loop is the host's";
+    case SLUICE_ETHREAD:
+        return "called on another thread than the handle's";
     default:
         return "success";
     }

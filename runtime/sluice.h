@@ -19,14 +19,15 @@
  *   Lua        One Lua in a process: libsluice contains no liblua, the host links or exports it.
  *   Forking    A handle is not usable in a forked child.
  *
- * No call is re-entrant: inside a callback of a handle, no function of that handle may be called
- * but sluice_wake(), and sluice_delete(), which then takes effect at the end of the call that
- * called back.
+ * No call is re-entrant: inside a callback of a handle, the functions of that handle refuse with
+ * SLUICE_EBUSY, but for sluice_wake(), sluice_complete(), sluice_fail(), sluice_watch(), and
+ * sluice_delete(), which then takes effect at the end of the call that called back.
  */
 #ifndef SLUICE_H
 #define SLUICE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -67,6 +68,8 @@ enum sluice_err {
     SLUICE_EEXIT = -8,
     /** The loop is the host's: it cannot be waited for here. */
     SLUICE_EUNSUPPORTED = -9,
+    /** Called on another thread than the one that made the handle. */
+    SLUICE_ETHREAD = -10,
 };
 
 /**
@@ -106,7 +109,8 @@ typedef struct sluice_loop {
     /** Watches fd for exactly these events (enum sluice_event), 0: no more. 0, or -1 on failure. */
     int (*watch)(void *user, int fd, unsigned events);
     /** sluice_pump() is due in `delay_us` microseconds, 0: now, -1: no timer runs. Called by
-     * sluice_pump, sluice_spawn, sluice_cancel and sluice_ready. */
+     * sluice_pump, sluice_spawn, sluice_cancel, sluice_ready, sluice_complete and
+     * sluice_fail. */
     void (*wake_at)(void *user, long delay_us);
 } sluice_loop;
 
@@ -167,6 +171,70 @@ SLUICE_API int sluice_spawn(sluice *s, const char *name, const char *chunk, size
 /** Cancels a spawned task: its waits raise TaskCancelled with the reason, which is copied. Nothing
  * happens when it has ended. */
 SLUICE_API int sluice_cancel(sluice *s, int task, const char *reason);
+
+/** A call of a host function that was not completed yet; never 0, and not given twice. */
+typedef uint64_t sluice_call;
+
+/**
+ * A function of the host's that Lua calls. It starts what takes time and returns; sluice_complete()
+ * or sluice_fail() ends the call, later or in here. The task of the caller waits meanwhile, others
+ * run on.
+ *
+ * @param arguments what Lua gave, as a JSON array of `len` bytes and a NUL: valid in the function.
+ */
+typedef void (*sluice_function)(void *user, sluice_call call, const char *arguments, size_t len);
+
+/**
+ * Nobody waits for this call any more: its task was cancelled, or its time is up, or the instance
+ * is deleted. The host may stop what it does for it. Completing it all the same does nothing.
+ */
+typedef void (*sluice_call_cancelled)(void *user, sluice_call call);
+
+/**
+ * Makes a function of the host's callable from Lua, in a task, as
+ *
+ *     local host = require "sluice.host"
+ *     local value, err = host.NAME(...)
+ *
+ * The arguments must have a JSON form; nil is null. A name that is registered already gets the new
+ * functions, for calls to come.
+ *
+ * @param name      copied; UTF-8, not empty.
+ * @param cancelled may be NULL.
+ */
+SLUICE_API int sluice_register(sluice *s, const char *name, sluice_function function,
+                               sluice_call_cancelled cancelled, void *user);
+
+/**
+ * Ends a call: `json`, `len` bytes of one JSON value, is what it returns to Lua. NULL: true. No Lua
+ * runs before the next pump. From other threads: leave the result where the thread of the handle
+ * finds it, and call sluice_wake().
+ *
+ * @param json not needed after the call. What is not JSON arrives as an err of kind "HostError".
+ * @return 0; 1 when nobody waits for it any more. SLUICE_ENOMEM: the call is still open.
+ */
+SLUICE_API int sluice_complete(sluice *s, sluice_call call, const char *json, size_t len);
+
+/**
+ * As sluice_complete(), but the call returns nil and an err with this kind and message.
+ *
+ * @param kind err.kind, for scripts to decide by: one of those in docs/errors.md or a word of your
+ *             own. NULL: "HostError".
+ */
+SLUICE_API int sluice_fail(sluice *s, sluice_call call, const char *kind, const char *message);
+
+/** A descriptor is ready for `events`, or broken, which is all of them. */
+typedef void (*sluice_watcher)(void *user, int fd, unsigned events);
+
+/**
+ * Watches a descriptor of the host's on the loop of the instance, beside its own: sluice_pump() and
+ * sluice_wait() call `watcher` as long as it is ready. For hosts without a loop: where the loop is
+ * the host's it is SLUICE_EUNSUPPORTED.
+ *
+ * @param fd     the host's; stop watching before it is closed. Files are always ready.
+ * @param events enum sluice_event, together; 0 stops. Calling it again replaces what was said.
+ */
+SLUICE_API int sluice_watch(sluice *s, int fd, unsigned events, sluice_watcher watcher, void *user);
 
 /**
  * Works for about `budget_us` microseconds: descriptors, timers, tasks; slices Lua that computes

@@ -60,6 +60,23 @@ describe("an instance", function()
   case("lifetime", "cycles", "leaves nothing behind")
 end)
 
+describe("a function of the host's", function() -- sluice.host
+  case("calls", "completed", "is waited for in Lua and completed from C")
+  case("calls", "at_once", "may be completed inside the callback")
+  case("calls", "failed", "fails with a kind, and with answers that are not JSON")
+  case("calls", "cancelled", "is told when nobody waits any more, and may complete all the same")
+  case("calls", "many", "is called many times at once")
+  case("calls", "refused", "refuses what cannot be, by name")
+  case("calls", "deleted", "is told of open calls when the instance goes")
+  case("calls", "outlived", "says that its instance is gone")
+  case("calls", "from_a_thread", "is completed with the work of another thread")
+end)
+
+describe("a descriptor of the host's", function()
+  case("calls", "watched", "is watched beside the library's own")
+  case("calls", "deleted_by_watcher", "may end the instance")
+end)
+
 describe("an instance's limits", function()
   case("limits", "refused", "let it reach nothing outside by default", "server")
   case("limits", "granted", "are what the host grants")

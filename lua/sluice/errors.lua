@@ -77,6 +77,7 @@ local parents = {
   CircuitOpen = false, -- turned away by a breaker of ours, nothing was sent
   ConfigError = false, -- host, token or profile: nothing was tried
 
+  HostError = false, -- a function of the program that embeds us
   OperationFailed = false,
   OperationTimeout = "TimeoutError",
 

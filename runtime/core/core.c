@@ -197,7 +197,7 @@ int64_t sl_core_next_due(sl_core *core)
 int sl_core_wait(sl_core *core, int64_t timeout)
 {
     int64_t delay = sl_core_next_due(core);
-    if (delay < 0 && timeout < 0 && core->ios_watched <= 1)
+    if (delay < 0 && timeout < 0 && core->ios_watched <= 1 && core->outside == 0)
         return -1;
     if (delay < 0 || (timeout >= 0 && timeout < delay))
         delay = timeout;

@@ -306,10 +306,9 @@ static void wait_begin(sl_task *task, const char *what, sl_cancel cancel, void *
     task->slices = 0;
 }
 
-int sl_wait(lua_State *L, const char *what, sl_cancel cancel, void *object, lua_KContext ctx,
-            lua_KFunction k)
+int sl_wait_checked(lua_State *L, const char *what, sl_cancel cancel, void *object,
+                    lua_KContext ctx, lua_KFunction k)
 {
-    sl_wait_check(L);
     sl_task *task = sl_core_of(L)->current;
     wait_begin(task, what, cancel, object);
     task->k = k;
@@ -320,6 +319,13 @@ int sl_wait(lua_State *L, const char *what, sl_cancel cancel, void *object, lua_
     }
     lua_pushlightuserdata(L, (void *)sl_wait_mark);
     return lua_yieldk(L, 1, (lua_KContext)task, wait_resumed);
+}
+
+int sl_wait(lua_State *L, const char *what, sl_cancel cancel, void *object, lua_KContext ctx,
+            lua_KFunction k)
+{
+    sl_wait_check(L);
+    return sl_wait_checked(L, what, cancel, object, ctx, k);
 }
 
 int sl_wait_raw(lua_State *L, sl_task *task, bool uninterruptible, lua_KContext ctx,

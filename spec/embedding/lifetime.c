@@ -185,7 +185,7 @@ static void misuse(void)
     options.argc = 1;
     CHECK(sluice_new(&s, &options) == SLUICE_EINVAL);
     sluice_delete(NULL);
-    for (int err = SLUICE_EUNSUPPORTED; err <= SLUICE_OK; err++)
+    for (int err = SLUICE_ETHREAD; err <= SLUICE_OK; err++)
         CHECK(strlen(sluice_strerror(err)) > 3);
 }
 
