@@ -78,10 +78,47 @@ describe("server: a stream", function()
       local c <close> = open(server, "/burst")
       head_of(c)
       local want = #chunked "data: 0001\n\n" * 999
-      assert.equal(chunked "data: 0999\n\n", c:take(want):sub(-#chunked "data: 0999\n\n"))
+      local burst = assert(task.timeout(5, c.take, c, want))
+      assert.equal(chunked "data: 0999\n\n", burst:sub(-#chunked "data: 0999\n\n"))
       gate:send(true)
       local last = chunked "data: 1000\n\n" .. LAST
       assert.equal(last, c:take(#last))
+    end)
+  end)
+
+  it("is what it is in process, whatever its items are", function()
+    with_server(function(server, _, app)
+      local function items(list)
+        return function()
+          local index = 0
+          return { stream = function()
+            index = index + 1
+            return list[index]
+          end }
+        end
+      end
+      local handlers = {
+        items { "data: a\n\n", "", ": c\n",
+          { data = "b" }, { data = "c\nd" }, { data = "e\rf" }, { data = "" } },
+        items { { data = "a", event = "e" }, { data = "a", id = "1" }, { retry = 5, data = "a" } },
+        items { { data = { 1 } }, { data = 5 }, { data = ("x"):rep(300000) }, ("y"):rep(300000) .. "\n\n" },
+        items { setmetatable({}, { __index = { data = "inherited" } }) },
+        items {},
+        function()
+          local left = 3
+          return { stream = { close = function() end, next = function()
+            left = left - 1
+            return left >= 0 and { text = "a\nb" } or nil
+          end } }
+        end,
+      }
+      for index, handler in ipairs(handlers) do
+        app:get("/" .. index, handler)
+        local over_socket = open(server, "/" .. index):answer()
+        local in_process = app:handle { path = "/" .. index }
+        assert.equal(in_process.body, over_socket.body)
+        assert.equal(in_process.headers["content-type"], over_socket.headers["content-type"])
+      end
     end)
   end)
 
@@ -253,8 +290,8 @@ describe("server: a stream that fails", function()
 
   -- The error in a chunk that is a frame.
   local function told(chunk)
-    local size, text = chunk:match "^(%x+)\r\ndata: (.*)\n\n\r\n$"
-    assert.equal(tonumber(size, 16), #text + #"data: \n\n")
+    local size, text = chunk:match "^(%x+)\r\n\n\ndata: (.*)\n\n\r\n$"
+    assert.equal(tonumber(size, 16), #text + #"\n\ndata: \n\n")
     return need(json.decode(text)).error
   end
 
@@ -317,6 +354,17 @@ describe("server: a stream that fails", function()
       assert.matches('"type":"InternalError"', rest)
       assert.falsy(rest:find("plan", 1, true) or rest:find(LAST, 1, true))
       assert.truthy(logged[1]:find("secret plan", 1, true))
+    end)
+  end)
+
+  it("by an item that is none, too", function()
+    with_server(function(server, _, app)
+      for index, item in ipairs { 5, { dta = "x" }, { data = "x", event = "a\nb" }, print } do
+        app:get("/" .. index, function() return { stream = function() return item end } end)
+        assert.equal(500, open(server, "/" .. index):answer().status)
+      end
+      assert.equal(4, #logged)
+      assert.truthy(logged[2]:find("did you mean", 1, true))
     end)
   end)
 

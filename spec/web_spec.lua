@@ -428,6 +428,10 @@ describe("web: parts", function()
     assert.equal(499, failure.status_of(errors.new "ClientGone"))
     assert.same({ error = { message = "m", type = "k" } }, failure.body("k", "m"))
     assert.equal(500, failure.result(errors.new "OperationFailed").status)
+    assert.equal(503, failure.result(errors.new "QueueFull").status)
+    local err = errors.new "NotFound"
+    assert.equal(err, failure.trace(err))
+    assert.matches("^boom\nstack traceback", failure.trace("boom").fault)
   end)
 
   it("result tells what is wrong with a header", function()

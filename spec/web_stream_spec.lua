@@ -48,7 +48,7 @@ end
 
 -- The error in a frame.
 local function told(frame)
-  return assert(json.decode(frame:match "^data: (.*)\n\n$")).error
+  return assert(json.decode(frame:match "^\n?\n?data: (.*)\n\n$")).error
 end
 
 local function err(kind, fields) return errors.new(kind, fields or { message = "it broke" }) end
@@ -348,13 +348,15 @@ describe("web: a handler's result", function()
     assert.is_nil(silence { body = "x" })
   end)
 
-  it("streams.open and closer close once", function()
-    local source, closes = chunk_stream {}, 0
+  it("is opened as frames, which close once", function()
+    local source, closes = chunk_stream { { a = 1 } }, 0
     local frames = streams.open(source, function() closes = closes + 1 end)
-    frames.close()
-    frames.close()
+    assert.equal('data: {"a":1}\n\n', frames:next())
+    assert.equal("data: {}\n\n", frames:failure "{}")
+    frames:close()
+    frames:close()
     assert.same({ 1, 1 }, { source.closed, closes })
-    streams.closer("not a stream", function() closes = closes + 1 end)()
+    streams.close("not a stream", function() closes = closes + 1 end)
     assert.equal(2, closes)
   end)
 end)

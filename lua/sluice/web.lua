@@ -214,12 +214,6 @@ local function completed(request, status, fields, ...)
   return status, fields, ...
 end
 
--- Runs as the message handler: an err stays what it is, a fault of the program gets its traceback.
-local function trace(raised)
-  if errors.is(raised) then return raised end
-  return { fault = debug.traceback(tostring(raised), 2) }
-end
-
 local function log_failure(request, status, text)
   require("sluice.log").error("a request failed", {
     request_id = request.id, method = request.method, path = request.path, status = status, error = text,
@@ -238,7 +232,8 @@ function methods.fault(_, request, text)
   })
 end
 
-local function failed(app, request, err)
+-- What a client is told of an err, or of whatever else a handler gave or raised.
+local function told(app, request, err)
   if not errors.is(err) then
     return app:fault(request, type(err) == "table" and err.fault or tostring(err))
   end
@@ -275,24 +270,19 @@ end
 ---@return function? close
 ---@return number? silence of a stream, whose body are frames; see result.parts
 function methods:run(request)
-  local ok, status, fields, body, kind, close, silence = xpcall(answer, trace, self, request)
+  local ok, status, fields, body, kind, close, silence = xpcall(answer, failure.trace, self, request)
   if ok and status then return status, fields, body, kind, close, silence end
-  if ok then return failed(self, request, fields) end
-  if is_our_end(status) then error(status, 0) end
-  return failed(self, request, status)
+  if ok then return told(self, request, fields) end
+  return self:failed(request, status)
 end
 
----Runs a further step of an answer, as run does a handler. For those who serve an app. Waits as f does.
+---The answer that tells of a failure. For those who serve an app. Raises the end of the task itself.
 ---@param request sluice.web.Request
----@param f function
----@param ... any passed to f
----@return boolean done
----@return integer? status where f raised: of the answer that tells of it; what follows is as from run
-function methods:attempt(request, f, ...)
-  local ok, raised = xpcall(f, trace, ...)
-  if ok then return true end
-  if is_our_end(raised) then error(raised, 0) end
-  return false, failed(self, request, raised)
+---@param raised any from failure.trace
+---@return integer status, table? fields, string body, string? type as run gives
+function methods:failed(request, raised)
+  if errors.is(raised) and is_our_end(raised) then error(raised, 0) end
+  return told(self, request, raised)
 end
 
 ---Serves the app on a socket, until server:stop() or until the program ends. Does not wait.
@@ -321,41 +311,45 @@ local function reader_of(body)
   end
 end
 
-local close_on_error = { __close = function(self, err) if err ~= nil then self.frames.close() end end }
+local close_on_error = { __close = function(self, err) if err ~= nil then self.frames:close() end end }
+
+-- The next piece of a stream: true and the piece; false and what was raised.
+local function pull(frames)
+  local ok, piece, err = xpcall(frames.next, failure.trace, frames)
+  if ok and err == nil then return true, piece end
+  return false, ok and err or piece
+end
 
 -- The pieces of a stream; its failure is told as over a socket, before the end that is none.
-local function frames_reader(app, request, frames, pull)
-  local is_first, failed_before = true, nil
+local function frames_reader(app, request, frames, piece)
+  local is_first, cut = true, nil
   return function()
-    if failed_before then return nil, failed_before end
+    if cut then return nil, cut end
     if is_first then
       is_first = false
-      return pull.piece
+      return piece
     end
-    local went_on, _, _, told = app:attempt(request, pull.step)
-    if went_on then return pull.piece end
-    failed_before = errors.new("TruncatedStream", { message = "the answer was cut short" })
-    if frames.failure then return frames.failure(told) end
-    return nil, failed_before
+    local ok, more = pull(frames)
+    if ok then return more end
+    local body = select(3, app:failed(request, more))
+    cut = errors.new("TruncatedStream", { message = "the answer was cut short" })
+    if frames.has_events then return frames:failure(body) end
+    return nil, cut
   end
 end
 
 -- The parts of an answer whose body are frames. Its first piece is there before the answer is; where
 -- that fails, it is another answer.
 local function open_frames(app, request, status, fields, frames, kind)
-  local pull = {}
-  function pull.step()
-    local err
-    pull.piece, err = frames.next()
-    if pull.piece == nil and err ~= nil then error(err, 0) end
-  end
-  local function choose(ok, ...)
-    if ok then return status, fields, frames_reader(app, request, frames, pull), kind, frames.close end
-    frames.close()
-    return ...
-  end
   local guard <close> = setmetatable({ frames = frames }, close_on_error) -- luacheck: ignore
-  return choose(app:attempt(request, pull.step))
+  local ok, piece = pull(frames)
+  if not ok then
+    status, fields, piece, kind = app:failed(request, piece)
+    frames:close()
+    return status, fields, piece, kind
+  end
+  local function close() frames:close() end
+  return status, fields, frames_reader(app, request, frames, piece), kind, close
 end
 
 -- What is read of a client's request; the rest (time limits, certificates) is for other transports.
@@ -392,7 +386,9 @@ function methods:handle(given)
   local request = requests.from_client(with_json_body(given), self._fresh_id, self._max_body)
   local status, given_fields, body, kind, close, silence = self:run(request)
   local bodyless = request.method == "HEAD" or status == 204 or status == 304
-  if silence and not bodyless then
+  if silence and bodyless then
+    body:close()
+  elseif silence then
     status, given_fields, body, kind, close = open_frames(self, request, status, given_fields, body, kind)
   end
   local wrong = results.wrong_header(given_fields)

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- What a client is told when a handler fails: the table from kinds of errors to statuses.
 
+local errors = require "sluice.errors"
+
 local failure = {}
 
 -- What the client did wrong with its request: our own kinds, without a place in the hierarchy.
@@ -40,6 +42,14 @@ local function retry_after(err)
   local seconds = err.retry_after
   if type(seconds) ~= "number" or seconds < 0 or seconds > 1e9 then return nil end
   return tostring(math.ceil(seconds))
+end
+
+---A message handler: an err stays what it is, a fault of the program becomes { fault = text }.
+---@param raised any
+---@return table
+function failure.trace(raised)
+  if errors.is(raised) then return raised end
+  return { fault = debug.traceback(tostring(raised), 2) }
 end
 
 ---The body that tells of a failure.

@@ -70,7 +70,7 @@ end
 
 -- What nobody will read is closed.
 local function refuse(given, text, ...)
-  pcall(streams.closer(given.stream, given.close))
+  pcall(streams.close, given.stream, given.close)
   error(text:format(...), 0)
 end
 
@@ -100,9 +100,9 @@ local function of_stream(status, given)
   if given.headers then
     fields = with_defaults(headers.new(given.headers), STREAM_FIELDS)
     local kind = fields["content-type"]
-    if kind and not is_events(kind) then silence, frames.failure = 0, nil end
+    if kind and not is_events(kind) then silence, frames.has_events = 0, false end
   end
-  return status, fields, frames, EVENTS, frames.close, silence
+  return status, fields, frames, EVENTS, nil, silence
 end
 
 local function of_table(given)

@@ -4,9 +4,11 @@
 local access = require "sluice.web.access"
 local core = require "sluice.core.server"
 local errors = require "sluice.errors"
+local failure = require "sluice.web.failure"
 local headers = require "sluice.headers"
 local options = require "sluice.options"
 local requests = require "sluice.web.request"
+local streams = require "sluice.web.stream"
 local task = require "sluice.task"
 
 local servers = {}
@@ -82,21 +84,6 @@ local function send_stream(exchange, request, status, fields, body, kind, close)
   end
 end
 
--- May raise in mid-answer; what was written is with the client then.
-local function send_frames(exchange, next_piece)
-  while true do
-    local piece, err = next_piece()
-    if piece then
-      if not exchange:write(piece) then return end
-    elseif err ~= nil then
-      error(err, 0)
-    else
-      exchange:finish()
-      return
-    end
-  end
-end
-
 -- What could not be sent as the handler wants it; nothing has left yet, or the connection is cut.
 local function respond_fault(app, exchange, request, text)
   local status, fields, body, kind = app:fault(request, text)
@@ -104,17 +91,27 @@ local function respond_fault(app, exchange, request, text)
 end
 
 -- A failure before the first piece has its own status; a later one a frame, and an end that is none.
-local function respond_frames(app, exchange, request, status, fields, frames, kind, silence)
-  local closer <close> = frames -- luacheck: ignore
-  local held, message = exchange:hold(status, fields and plain(fields), silence, kind)
-  if held == false then return respond_fault(app, exchange, request, message) end
-  if not held then return end
-  if request.method == "HEAD" or status == 204 or status == 304 then return exchange:finish() end
-  local done, other, more, told, type = app:attempt(request, send_frames, exchange, frames.next)
-  if done then return end
-  if not exchange:started() then return exchange:respond(other, more and plain(more), told, type) end
-  if frames.failure then exchange:write(frames.failure(told)) end
+local function tell_failure(app, exchange, request, frames, raised)
+  local status, fields, body, kind = app:failed(request, raised)
+  if not exchange:started() then return exchange:respond(status, fields and plain(fields), body, kind) end
+  if frames.has_events then exchange:write(frames:failure(body)) end
   exchange:cut()
+end
+
+-- Few variables: it is there as long as the stream is.
+local function send_frames(app, exchange, request, frames)
+  local closer <close> = frames -- luacheck: ignore
+  local raised = exchange:send_all(frames.item, frames.is_data, streams.frame, failure.trace)
+  if raised ~= nil then tell_failure(app, exchange, request, frames, raised) end
+end
+
+local function respond_frames(app, exchange, request, status, fields, frames, kind, silence)
+  local held, message = exchange:hold(status, fields and plain(fields), silence, kind)
+  local bodyless = request.method == "HEAD" or status == 204 or status == 304
+  if held and not bodyless then return send_frames(app, exchange, request, frames) end
+  if held then exchange:finish() end
+  if held == false then respond_fault(app, exchange, request, message) end
+  frames:close()
 end
 
 local function request_of(exchange)
@@ -132,8 +129,7 @@ end
 local function respond(app, exchange, request)
   local status, fields, body, kind, close, silence = app:run(request)
   if silence then
-    respond_frames(app, exchange, request, status, fields, body, kind, silence)
-    return
+    return respond_frames(app, exchange, request, status, fields, body, kind, silence)
   end
   if type(body) ~= "string" then
     respond_stream(app, exchange, request, status, fields, body, kind, close)

@@ -12,7 +12,7 @@ local stream = {}
 ---@field retry? integer milliseconds
 
 -- What OpenAI's clients wait for; it comes only where the stream ended in order.
-local DONE <const> = "data: [DONE]\n\n"
+local DONE <const> = "[DONE]"
 
 local EVENT_FIELDS <const> = { data = true, event = true, id = true, retry = true }
 
@@ -66,10 +66,14 @@ local function data_lines(data)
   return "data: " .. data
 end
 
----An event as bytes. Raises plain text where it is none.
----@param event sluice.web.Event
+---An event as bytes; a text is one with that data. Raises plain text where it is none.
+---@param event sluice.web.Event|string
 ---@return string
 function stream.frame(event)
+  if type(event) == "string" then return data_lines(event) .. "\n\n" end
+  if type(event) ~= "table" then
+    error(("a stream's iterator gives texts and events, got a %s"):format(type(event)), 0)
+  end
   local data = event.data
   local before = ""
   if event.event ~= nil or event.id ~= nil or event.retry ~= nil then
@@ -82,79 +86,70 @@ function stream.frame(event)
   return before .. data_lines(data) .. "\n\n"
 end
 
--- What goes out: next() gives the pieces, and nil or nil and err at the end, or raises.
+-- What goes out. The items are texts and events; of texts it says what they are.
 ---@class sluice.web.Frames a `<close>` value, too
----@field next fun(): string?, table?
----@field close fun() idempotent
----@field failure fun(body: string): string the frame that tells of a failure, from the JSON body that would have
+---@field item fun(): any, table? the next one; nil or nil and err at the end; may raise, and wait
+---@field is_data boolean texts are the data of events, rather than sent as they are
+---@field has_events boolean it is an event stream, in which a failure can be told
+local methods = {}
+local metatable = { __name = "sluice.web.frames", __index = methods }
 
-local metatable = { __name = "sluice.web.frames", __close = function(self) self.close() end }
+---The next item as bytes; nil or nil and err at the end. May raise, and wait.
+---@return string?
+---@return table? err
+function methods:next()
+  local item, err = self.item()
+  if item == nil then return nil, err end
+  if type(item) == "string" and not self.is_data then return item end
+  return stream.frame(item)
+end
 
-local function failure_frame(body)
-  return "data: " .. body .. "\n\n"
+---The frame that tells of a failure. Texts may have broken off inside of an event, which it must not join.
+---@param body string the JSON that would have been an answer's body
+---@return string
+function methods:failure(body)
+  return (self.is_data and "data: " or "\n\ndata: ") .. body .. "\n\n"
 end
 
 -- A chunk that comes with its event is passed on byte for byte: a layer that changes chunks gives them
 -- without one.
-local function frame_of(chunk, event)
-  if type(event) ~= "table" or type(event.data) ~= "string" then return "data: " .. encode(chunk) .. "\n\n" end
-  return stream.frame { event = event.event, data = event.data }
+local function item_of(chunk, event)
+  if type(event) ~= "table" or type(event.data) ~= "string" then return encode(chunk) end
+  return event.event and { event = event.event, data = event.data } or event.data
 end
 
 local function of_chunks(source)
   local ended = false
-  local function next_frame()
+  return function()
     if ended then return nil end
     local chunk, event = source:next()
-    if chunk ~= nil then return frame_of(chunk, event) end
+    if chunk ~= nil then return item_of(chunk, event) end
     if event ~= nil then return nil, event end
     ended = true
     return DONE
   end
-  return { next = next_frame, failure = failure_frame }
-end
-
--- Texts go out as they are: they may break off inside of an event, which an error must not join.
-local function of_items(iterator)
-  local last = ""
-  local function next_piece()
-    local item, err = iterator()
-    local kind = type(item)
-    if kind == "string" then
-      last = item
-      return item
-    elseif kind == "table" then
-      last = ""
-      return stream.frame(item)
-    elseif item == nil then
-      return nil, err
-    end
-    error(("a stream's iterator gives texts and events, got a %s"):format(kind), 0)
-  end
-  local function failure(body)
-    local is_whole = last == "" or last:find "\n\r?\n$"
-    return (is_whole and "" or "\n\n") .. failure_frame(body)
-  end
-  return { next = next_piece, failure = failure }
 end
 
 local function is_object(given)
   return type(given) == "table" or type(given) == "userdata"
 end
 
----What closes a stream, once, whatever it is.
+---Closes a handler's `stream`, whatever it is, and calls its `close`.
 ---@param given any
 ---@param close? fun()
----@return fun()
-function stream.closer(given, close)
-  local source = is_object(given) and given.close and given
-  return function()
-    local inner, outer = source, close
-    source, close = nil, nil
-    if inner then inner:close() end
-    if outer then outer() end
-  end
+function stream.close(given, close)
+  if is_object(given) and given.close then given:close() end
+  if close then close() end
 end
+
+---Lets go of what the items come from. Idempotent.
+function methods:close()
+  local source, close = self._source, self._close
+  self._source, self._close = nil, nil
+  stream.close(source, close)
+end
+
+metatable.__close = methods.close
 
 ---Opens a handler's `stream`. An object with next() and close(), as an endpoint gives, has chunks,
 ---which become JSON events (byte for byte as they came, where next() gives the event behind the chunk), and
@@ -164,16 +159,17 @@ end
 ---@param close? fun() called once after the stream's own close
 ---@return sluice.web.Frames
 function stream.open(given, close)
-  local frames, kind = nil, getmetatable(given)
+  local item, kind = nil, getmetatable(given)
   if type(given) == "function" or (type(kind) == "table" and kind.__call) then
-    frames = of_items(given)
+    item = given
   elseif is_object(given) and type(given.next) == "function" then
-    frames = of_chunks(given)
+    item = of_chunks(given)
   else
     error(("a handler's stream has next() and close(), or is an iterator; got a %s"):format(type(given)), 0)
   end
-  frames.close = stream.closer(given, close)
-  return setmetatable(frames, metatable)
+  return setmetatable({
+    item = item, is_data = item ~= given, has_events = true, _source = given, _close = close,
+  }, metatable)
 end
 
 return stream

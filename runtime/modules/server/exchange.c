@@ -73,7 +73,7 @@ void sl_exchange_enqueue(sl_server *server, sl_exchange *x)
 void sl_exchange_free(sl_exchange *x)
 {
     sl_bytes_fini(x->core, &x->content);
-    sl_bytes_fini(x->core, &x->held);
+    sl_free(x->core, x->held);
     sl_free(x->core, x);
 }
 

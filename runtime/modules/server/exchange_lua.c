@@ -82,6 +82,11 @@ static sl_exchange_handle *check_exchange(lua_State *L)
     return check_open(L, sl_server_check(L, exchange_type));
 }
 
+sl_exchange_handle *sl_exchange_handle_check(lua_State *L)
+{
+    return check_exchange(L);
+}
+
 static void push_span(lua_State *L, const sl_exchange *x, sl_span span)
 {
     lua_pushlstring(L, x->bytes + span.at, span.length);
@@ -336,20 +341,21 @@ static const char *add_all(lua_State *L, sl_exchange *x)
     return sl_exchange_field(x, name, sizeof name - 1, type, length);
 }
 
-/**
- * Writes the text at `index` from `done` on, in steps that fit under the high water mark. The task
- * waits where the client is slow; -1 when all is written.
- */
-static int write_some(lua_State *L, sl_exchange_handle *handle, int index, size_t done,
-                      lua_KFunction k)
+int sl_exchange_handle_wait(lua_State *L, sl_exchange_handle *handle, lua_KContext ctx,
+                            lua_KFunction k)
+{
+    handle->x->wants_room = true;
+    return sl_waitlist_wait(L, &handle->writers, "a slow client", ctx, k);
+}
+
+int sl_exchange_handle_write(lua_State *L, sl_exchange_handle *handle, int index, size_t done,
+                             lua_KFunction k)
 {
     size_t length;
     const char *bytes = lua_tolstring(L, index, &length);
     while (done < length && handle->x->connection) {
-        if (sl_exchange_backlog(handle->x) >= SL_HIGH_WATER) {
-            handle->x->wants_room = true;
-            return sl_waitlist_wait(L, &handle->writers, "a slow client", (lua_KContext)done, k);
-        }
+        if (sl_exchange_backlog(handle->x) >= SL_HIGH_WATER)
+            return sl_exchange_handle_wait(L, handle, (lua_KContext)done, k);
         size_t step = length - done < SL_HIGH_WATER ? length - done : SL_HIGH_WATER;
         const char *wrong = sl_exchange_write(handle->x, bytes + done, step);
         if (wrong)
@@ -384,7 +390,7 @@ static int k_exchange_respond(lua_State *L, int status, lua_KContext done)
 {
     (void)status;
     sl_exchange_handle *handle = check_open(L, lua_touserdata(L, 1));
-    int waits = write_some(L, handle, 4, (size_t)done, k_exchange_respond);
+    int waits = sl_exchange_handle_write(L, handle, 4, (size_t)done, k_exchange_respond);
     if (waits >= 0)
         return waits;
     sl_exchange_finish(handle->x);
@@ -436,27 +442,18 @@ static int l_exchange_hold(lua_State *L)
     return push_sent(L, x);
 }
 
-/* exchange:started() -> whether a head was sent, which nothing takes back */
-static int l_exchange_started(lua_State *L)
-{
-    lua_pushboolean(L, check_exchange(L)->x->started);
-    return 1;
-}
-
 static int k_exchange_write(lua_State *L, int status, lua_KContext done)
 {
     (void)status;
     sl_exchange_handle *handle = check_open(L, lua_touserdata(L, 1));
     sl_exchange *x = handle->x;
-    int waits = write_some(L, handle, 2, (size_t)done, k_exchange_write);
+    int waits = sl_exchange_handle_write(L, handle, 2, (size_t)done, k_exchange_write);
     if (waits >= 0)
         return waits;
     (void)sl_exchange_flush_soon(x);
     if (!sl_exchange_is_full(x))
         return push_sent(L, x);
-    x->wants_room = true;
-    lua_KContext all = (lua_KContext)lua_rawlen(L, 2);
-    return sl_waitlist_wait(L, &handle->writers, "a slow client", all, k_exchange_write);
+    return sl_exchange_handle_wait(L, handle, (lua_KContext)lua_rawlen(L, 2), k_exchange_write);
 }
 
 /* exchange:write(piece) -> true | nil, message; sent at once, or with what follows in the same
@@ -475,13 +472,6 @@ static int l_exchange_finish(lua_State *L)
     sl_exchange_handle *handle = check_exchange(L);
     sl_exchange_finish(handle->x);
     return push_sent(L, handle->x);
-}
-
-/* exchange:cut(): ends a stream before its time; what was written still reaches the client */
-static int l_exchange_cut(lua_State *L)
-{
-    sl_exchange_cut(check_exchange(L)->x);
-    return 0;
 }
 
 /* exchange:abort(): cuts the connection */
@@ -520,9 +510,8 @@ static const luaL_Reg exchange_methods[] = {
     {"headers", l_exchange_headers},   {"remote", l_exchange_remote},
     {"outcome", l_exchange_outcome},   {"read", l_exchange_read},
     {"read_all", l_exchange_read_all}, {"respond", l_exchange_respond},
-    {"hold", l_exchange_hold},         {"started", l_exchange_started},
-    {"write", l_exchange_write},       {"finish", l_exchange_finish},
-    {"cut", l_exchange_cut},           {"abort", l_exchange_abort},
+    {"hold", l_exchange_hold},         {"write", l_exchange_write},
+    {"finish", l_exchange_finish},     {"abort", l_exchange_abort},
     {"close", l_exchange_close},       {NULL, NULL},
 };
 
@@ -536,6 +525,11 @@ static const luaL_Reg exchange_metamethods[] = {
 void sl_exchange_make_type(lua_State *L)
 {
     sl_server_make_type(L, exchange_type, exchange_metamethods, exchange_methods);
+    luaL_getmetatable(L, exchange_type);
+    lua_getfield(L, -1, "__index");
+    lua_pushvalue(L, -2);
+    luaL_setfuncs(L, sl_stream_methods, 1);
+    lua_pop(L, 2);
 }
 
 void sl_server_make_type(lua_State *L, const char *type, const luaL_Reg *metamethods,

@@ -299,6 +299,36 @@ void sl_exchange_end_head(sl_exchange *x, int64_t length)
 
 /* ---- the body ---- */
 
+/** Room for so many bytes of the body, framed as the answer is; NULL where nothing is to be
+ * written. */
+static char *body_extend(sl_exchange *x, size_t length)
+{
+    x->written += length;
+    x->written_at = sl_now(x->core);
+    if (!x->chunked)
+        return reply_extend(x, length);
+    char line[24];
+    char *end = put(put_number(line, length, 16), "\r\n", 2);
+    size_t line_length = (size_t)(end - line);
+    char *at = reply_extend(x, line_length + length + 2);
+    if (!at)
+        return NULL;
+    at = put(at, line, line_length);
+    put(at + length, "\r\n", 2);
+    return at;
+}
+
+void sl_exchange_write_data(sl_exchange *x, const char *data, size_t length)
+{
+    static const char before[] = "data: ";
+    enum { BEFORE = sizeof before - 1, AFTER = 2 };
+    sl_exchange_release(x);
+    x->at_line_start = true;
+    char *at = x->bodyless ? NULL : body_extend(x, BEFORE + length + AFTER);
+    if (at)
+        put(put(put(at, before, BEFORE), data, length), "\n\n", AFTER);
+}
+
 const char *sl_exchange_write(sl_exchange *x, const char *bytes, size_t length)
 {
     sl_exchange_release(x);
@@ -313,19 +343,10 @@ const char *sl_exchange_write(sl_exchange *x, const char *bytes, size_t length)
     }
     if (length == 0 || x->bodyless)
         return NULL;
-    x->written += length;
-    x->written_at = sl_now(x->core);
     x->at_line_start = bytes[length - 1] == '\n';
-    if (!x->chunked) {
-        (void)reply_append(x, bytes, length);
-        return NULL;
-    }
-    char line[24];
-    char *end = put(put_number(line, length, 16), "\r\n", 2);
-    size_t line_length = (size_t)(end - line);
-    char *at = reply_extend(x, line_length + length + 2);
+    char *at = body_extend(x, length);
     if (at)
-        put(put(put(at, line, line_length), bytes, length), "\r\n", 2);
+        put(at, bytes, length);
     return NULL;
 }
 

@@ -168,7 +168,8 @@ struct sl_exchange {
     size_t mark;
     /** Of a stream: its head while that is held; whether what was written ends a line, and waits
      * for the end of this turn of the loop. */
-    sl_bytes held;
+    char *held;
+    uint32_t held_length;
     bool is_stream, at_line_start, deferred;
     /** Microseconds of silence after which a comment is sent; 0 for none. */
     int64_t silence;
@@ -213,6 +214,8 @@ void sl_exchange_hold(sl_exchange *exchange, int64_t silence);
 const char *sl_exchange_write(sl_exchange *exchange, const char *bytes, size_t length);
 /** Sends what was written. False when the client is gone. */
 bool sl_exchange_flush(sl_exchange *exchange);
+/** As sl_exchange_write, an event of a stream with this data, which holds no line end. */
+void sl_exchange_write_data(sl_exchange *exchange, const char *data, size_t length);
 /** Sends what was written: at once, or at the end of this turn where that was just done before, so
  *  that many small pieces share a packet. False when the client is gone. */
 bool sl_exchange_flush_soon(sl_exchange *exchange);

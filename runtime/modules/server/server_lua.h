@@ -27,6 +27,21 @@ void sl_exchange_handle_on_room(sl_exchange *x);
 void sl_exchange_handle_on_gone(sl_exchange *x);
 
 void sl_exchange_make_type(lua_State *L);
+/** The handle at 1, open; raises else. For methods. */
+sl_exchange_handle *sl_exchange_handle_check(lua_State *L);
+/** Waits until the client has taken more; its exchange may be closed then. */
+int sl_exchange_handle_wait(lua_State *L, sl_exchange_handle *handle, lua_KContext ctx,
+                            lua_KFunction k);
+/**
+ * Writes the text at `index` from `done` on, in steps that fit under the high water mark. The task
+ * waits where the client is slow (the context is then what is done); -1 when all is written.
+ */
+int sl_exchange_handle_write(lua_State *L, sl_exchange_handle *handle, int index, size_t done,
+                             lua_KFunction k);
+
+/** Methods of an exchange that are about streams; see stream_lua.c. */
+extern const luaL_Reg sl_stream_methods[];
+
 /** As luaL_checkudata, for a function of sl_server_make_type: its upvalue is the metatable. */
 static inline void *sl_server_check(lua_State *L, const char *type)
 {

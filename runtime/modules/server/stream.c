@@ -3,6 +3,8 @@
  * said in a silence. */
 #include "connection.h"
 
+#include <string.h>
+
 enum {
     /** Pieces that follow each other faster than this, in microseconds, are sent together... */
     STREAM_CLOSE_BY = 100,
@@ -14,7 +16,8 @@ enum {
 
 void sl_exchange_unhold(sl_exchange *x)
 {
-    sl_bytes_fini(x->core, &x->held);
+    sl_free(x->core, x->held);
+    x->held = NULL;
     sl_timer_stop(&x->timer);
     x->is_stream = x->deferred = false;
     x->silence = 0;
@@ -22,13 +25,13 @@ void sl_exchange_unhold(sl_exchange *x)
 
 void sl_exchange_release(sl_exchange *x)
 {
-    size_t length = sl_bytes_length(&x->held);
     sl_connection *c = x->connection;
-    if (!c || length == 0)
+    if (!c || !x->held)
         return;
     x->started = true;
-    sl_connection_append(c, sl_bytes_front(&x->held), length);
-    sl_bytes_fini(x->core, &x->held);
+    sl_connection_append(c, x->held, x->held_length);
+    sl_free(x->core, x->held);
+    x->held = NULL;
     if (c->state == SL_CONNECTION_DEAD)
         sl_connection_settle(c);
 }
@@ -76,10 +79,13 @@ void sl_exchange_hold(sl_exchange *x, int64_t silence)
     if (!c)
         return;
     size_t from = c->out.start + x->mark;
-    if (!sl_bytes_append(x->core, &x->held, c->out.data + from, c->out.end - from)) {
+    x->held_length = (uint32_t)(c->out.end - from);
+    x->held = sl_alloc(x->core, x->held_length);
+    if (!x->held) {
         sl_exchange_abort(x);
         return;
     }
+    memcpy(x->held, c->out.data + from, x->held_length);
     x->started = false;
     sl_exchange_rewind(x);
     if (sl_exchange_backlog(x) == 0)
