@@ -11,8 +11,9 @@ local function client(name, words, missing)
   return { name = name, run = function() return process.measure(words) end }
 end
 
--- What libcurl leaves to reach: the same in C, with the engine of our codec and no Lua.
-local function c_client(bench, arguments)
+-- What libcurl leaves to reach: the same in C, with the engine of our codec and no Lua. `bare`: it
+-- sends fewer header lines, and has neither limits of time nor the head of an answer.
+local function c_clients(bench, arguments)
   local name, root = "C, libcurl", bench.here .. "../../runtime/"
   local words = { bench.here .. "json_tree.c", "-I" .. root }
   for _, part in ipairs { "buffer", "number_format", "number_parse", "power10", "string", "utf8" } do
@@ -20,8 +21,10 @@ local function c_client(bench, arguments)
   end
   words[#words + 1], words[#words + 2] = "-lcurl", "-lev"
   local program = process.compile(bench, "curl_peer", table.unpack(words))
-  if not program then return client(name, nil, "no C compiler") end
-  return client(name, { program, table.unpack(arguments) })
+  local missing = not program and "no C compiler"
+  local bare = { program, table.unpack(arguments) }
+  bare[#bare + 1] = "bare"
+  return client(name, { program, table.unpack(arguments) }, missing), client(name .. ", bare", bare, missing)
 end
 
 local function python_client(bench, name, modules, script, ...)
@@ -59,9 +62,11 @@ local function opener(concurrency)
     local arguments = { server.url, tostring(concurrency), tostring(bench.seconds) }
     local in_nginx = nginx.client(bench, "nginx-lua cosockets", server.url, concurrency)
     local asyncio = "chat_asyncio.py"
+    local in_c, bare = c_clients(bench, arguments)
     return {
       client("sluice", { bench.binary, bench.here .. "chat_client.lua", table.unpack(arguments) }),
-      c_client(bench, arguments),
+      in_c,
+      bare,
       python_client(bench, "requests, threads", "requests", "chat_requests.py", table.unpack(arguments)),
       python_client(bench, "aiohttp, uvloop", "aiohttp, uvloop", asyncio, "aiohttp", table.unpack(arguments)),
       python_client(bench, "httpx, uvloop", "httpx, uvloop", asyncio, "httpx", table.unpack(arguments)),

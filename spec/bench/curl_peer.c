@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * chat_client.lua without Lua: libcurl's multi on libev, our JSON engine both ways; what our client
- * could reach at the most with libcurl. curl_peer URL CONCURRENCY SECONDS
+ * could reach at the most with libcurl. curl_peer URL CONCURRENCY SECONDS [bare]
  *
- * Each place of the CONCURRENCY keeps its easy handle, its parsed URL and its buffers.
+ * Each place of the CONCURRENCY keeps its easy handle, its parsed URL and its buffers. It sends the
+ * header lines that our client sends, takes compressed answers, keeps the head of an answer and has
+ * limits of time; `bare` leaves all that away.
  */
 #include "json_tree.h"
 
@@ -14,7 +16,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-enum { ANSWER_SIZE = 4096, ARENA_SIZE = 65536, TOTAL_TOKENS = 118 };
+enum { HEAD_SIZE = 4096, ANSWER_SIZE = 4096, ARENA_SIZE = 65536, TOTAL_TOKENS = 118 };
 
 typedef struct client client;
 
@@ -23,8 +25,8 @@ typedef struct place {
     CURL *easy;
     CURLU *url;
     sl_json_buffer request;
-    char answer[ANSWER_SIZE];
-    size_t answered;
+    char head[HEAD_SIZE], answer[ANSWER_SIZE];
+    size_t head_size, answered;
     json_arena arena;
 } place;
 
@@ -43,6 +45,7 @@ struct client {
     place *places;
     size_t count, running;
     double stop;
+    bool bare;
 };
 
 static void fail(const char *what)
@@ -149,10 +152,21 @@ static size_t on_write(char *data, size_t size, size_t count, void *user)
     return bytes;
 }
 
+static size_t on_header(char *data, size_t size, size_t count, void *user)
+{
+    place *p = user;
+    size_t bytes = size * count;
+    if (bytes > HEAD_SIZE - p->head_size)
+        return 0;
+    memcpy(p->head + p->head_size, data, bytes);
+    p->head_size += bytes;
+    return bytes;
+}
+
 static void begin(place *p)
 {
     write_request(&p->request);
-    p->answered = 0;
+    p->answered = p->head_size = 0;
     curl_easy_setopt(p->easy, CURLOPT_POSTFIELDS, p->request.data);
     curl_easy_setopt(p->easy, CURLOPT_POSTFIELDSIZE, (long)p->request.length);
     if (curl_multi_add_handle(p->client->multi, p->easy) != CURLM_OK)
@@ -279,6 +293,23 @@ static void open_place(client *c, place *p, const char *url)
     curl_easy_setopt(p->easy, CURLOPT_HTTPHEADER, c->headers);
     curl_easy_setopt(p->easy, CURLOPT_WRITEFUNCTION, on_write);
     curl_easy_setopt(p->easy, CURLOPT_WRITEDATA, p);
+    if (c->bare)
+        return;
+    curl_easy_setopt(p->easy, CURLOPT_ACCEPT_ENCODING, "");
+    curl_easy_setopt(p->easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(p->easy, CURLOPT_HEADERDATA, p);
+    curl_easy_setopt(p->easy, CURLOPT_CONNECTTIMEOUT_MS, 10000L);
+    curl_easy_setopt(p->easy, CURLOPT_TIMEOUT_MS, 600000L);
+}
+
+/** What our client sends; a line of one's own costs libcurl less than one of its own. */
+static void add_lines(client *c)
+{
+    c->headers = curl_slist_append(c->headers, "Content-Type: application/json");
+    if (!c->bare) {
+        c->headers = curl_slist_append(c->headers, "User-Agent: sluice");
+        c->headers = curl_slist_append(c->headers, "Accept-Encoding: gzip, br, zstd");
+    }
 }
 
 static void open_client(client *c, const char *url, size_t concurrency)
@@ -286,7 +317,7 @@ static void open_client(client *c, const char *url, size_t concurrency)
     curl_global_init(CURL_GLOBAL_DEFAULT);
     c->loop = ev_loop_new(EVFLAG_AUTO);
     c->multi = curl_multi_init();
-    c->headers = curl_slist_append(NULL, "Content-Type: application/json");
+    add_lines(c);
     c->places = calloc(concurrency, sizeof *c->places);
     if (!c->loop || !c->multi || !c->headers || !c->places)
         fail("no memory");
@@ -312,10 +343,10 @@ static void run_for(client *c, size_t concurrency, double duration)
 
 int main(int argc, char **argv)
 {
-    size_t concurrency = argc == 4 ? strtoul(argv[2], NULL, 10) : 0;
+    size_t concurrency = argc == 4 || argc == 5 ? strtoul(argv[2], NULL, 10) : 0;
     if (concurrency < 1 || concurrency > 100000)
         return 2;
-    client c = {0};
+    client c = {.bare = argc == 5 && strcmp(argv[4], "bare") == 0};
     open_client(&c, argv[1], concurrency);
     run_for(&c, concurrency, 0.2);
     double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
