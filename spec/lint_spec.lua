@@ -189,7 +189,11 @@ describe("lint", function()
 
   describe("annotations", function()
     local GOOD <const> = LUA_HEAD .. [[
+---@class sluice.Base
+
 local sample = {}
+---@class sluice.Sample: sluice.Base
+---@field size integer? in bytes
 local methods = {}
 
 ---The limit in bytes.
@@ -228,6 +232,10 @@ return sample
       ["sample.new: @param first has no type"] = { "@param first string", "@param first" },
       ["sample.new: @param third names no parameter"] = { "(%-%-%-@return)", "---@param third any\n%1" },
       ["sample.new: @return is missing"] = { "%-%-%-@return table\n", "" },
+      ["sample.new: no @class or @alias is called sluice.Lost"] = { "(@return) table", "%1 sluice.Lost[]?" },
+      ["sluice.Sample: no @class or @alias is called sluice.Lost"] = { ": sluice.Base", ": sluice.Lost" },
+      ["sluice.Sample.size: @field has no type"] = { " integer%? in bytes", "" },
+      ["no @class above the table methods"] = { "%-%-%-@class sluice.Sample.-(local)", "%1" },
       ["methods.close: @return, but nothing is returned"] = { "(%-%-%-Closes it.\n)", "%1---@return any\n" },
     } do
       it("stops " .. complaint, function()
@@ -237,6 +245,15 @@ return sample
         assert_complaint("annotations", complaint)
       end)
     end
+
+    it("wants a @field for what the face of the library loads on demand", function()
+      local face = LUA_HEAD .. "---@class sluice\n---@field task table tasks\nlocal sluice = {}\n"
+        .. "local modules = {\n  task = true,\n}\nreturn sluice\n"
+      write("lua/sluice/init.lua", face)
+      assert_clean("annotations")
+      write("lua/sluice/init.lua", (face:gsub("task = true", "%0, http = true")))
+      assert_complaint("annotations", "init.lua: sluice.http is loaded on demand and has no @field")
+    end)
 
     it("reads a module that is one function, and fields of the returned table's constructor", function()
       write("lua/sluice/a.lua", LUA_HEAD .. "local function layer(a)\n  return a\nend\n\nreturn layer\n")
@@ -253,7 +270,7 @@ return sample
       write("lua/sluice/a.lua", LUA_HEAD .. "---@type table\nlocal a = {\n  b = c,\n}\nreturn a\n")
       write("lua/sluice/b.lua", GOOD:gsub("return sample\n$", "sample.new = print\n%0"))
       assert_clean("annotations")
-      assert_complaint("specs", "lua/sluice/b.lua:8: no spec mentions sample.limit", 4)
+      assert_complaint("specs", "lua/sluice/b.lua:12: no spec mentions sample.limit", 4)
     end)
 
     it("wants a comment on each function of the public header", function()

@@ -1,10 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- Fails on exported names of the Lua library without a LuaCATS comment (text, parameters, results, types), and on
--- functions of the public header without a /** */ comment.
+-- Fails on a gap in what help, completion and editors are made of: exported names of the Lua library without a LuaCATS
+-- comment (text, parameters, results, types), types that nobody defines, tables of methods without a class, names that
+-- a lazy module loads without saying so; and on functions of the public header without a /** */ comment.
 --
 --     lua5.4 tools/lint_annotations.lua [ROOT]
 
 package.path = (arg[0]:match("^.*/") or "") .. "?.lua"
+local annotations = require "annotations"
 local files = require "files"
 local c_source = require "c_source"
 local lua_source = require "lua_source"
@@ -12,40 +14,23 @@ local lua_source = require "lua_source"
 local root = arg[1] or "."
 local report = files.report()
 
--- What a comment block says: its text, parameters in order with their types, and which tags it has.
-local function read_block(comment)
-  local block = { text = "", parameters = {}, types = {}, tags = {} }
-  for _, line in ipairs(comment) do
-    local tag, rest = line:match("^%s*@(%w+)%s*(.*)$")
-    if not tag then
-      block.text = block.text .. line
-    else
-      block.tags[tag] = rest
-      if tag == "param" then
-        local name, of_type = rest:match("^([%w_.]+)%??%s*(.*)$")
-        block.parameters[#block.parameters + 1] = name
-        block.types[name or ""] = of_type
-      end
-    end
-  end
-  return block
-end
-
 local function check_parameters(complain, export, block)
-  local wanted = {}
+  local wanted, types = {}, {}
+  for _, param in ipairs(block.params) do types[param.name or ""] = param.type end
   for index, name in ipairs(export.shape.parameters) do
     local is_unnamed = name == "_" or (index == 1 and name == "self")
     if not is_unnamed then wanted[#wanted + 1] = name end
   end
   for _, name in ipairs(wanted) do
-    if not block.types[name] then
+    if not types[name] then
       complain("@param %s is missing", name)
-    elseif block.types[name] == "" then
+    elseif types[name] == "" then
       complain("@param %s has no type", name)
     end
   end
   local expected = table.concat(wanted, " ")
-  for _, name in ipairs(block.parameters) do
+  for _, param in ipairs(block.params) do
+    local name = param.name or "?"
     if not (" " .. expected .. " "):find(" " .. name .. " ", 1, true) and name ~= "self" then
       complain("@param %s names no parameter", name)
     end
@@ -54,7 +39,7 @@ end
 
 local function check_results(complain, export, block)
   if export.shape.returns and not block.tags["return"] then complain("@return is missing") end
-  if block.tags["return"] == "" then complain("@return has no type") end
+  if block.returns[1] and block.returns[1].type == "" then complain("@return has no type") end
   if block.tags["return"] and not export.shape.returns then complain("@return, but nothing is returned") end
 end
 
@@ -72,8 +57,8 @@ local function check_export(path, lines, export)
   local function complain(format, ...)
     report:add(path, export.line, "%s.%s: " .. format, export.owner, export.name, ...)
   end
-  local block = read_block(lua_source.comment_above(lines, export.line))
-  if block.text == "" and not block.tags.type then
+  local block = annotations.read_block(lua_source.comment_above(lines, export.line))
+  if table.concat(block.text) == "" and not block.tags.type then
     complain("no comment (---) directly above")
   elseif export.shape then
     if block.tags.type then return end
@@ -98,6 +83,77 @@ local function check_lua(path)
   end
 end
 
+-- ---- types ----
+
+local BUILT_IN <const> = {}
+for name in ("any nil boolean string number integer function table thread userdata lightuserdata self true "
+  .. "false file unknown"):gmatch "%a+" do
+  BUILT_IN[name] = true
+end
+
+local function defined_types(modules)
+  local known = {}
+  for _, module in ipairs(modules) do
+    known[module.name] = true
+    for _, class in ipairs(module.classes) do known[class.name] = true end
+  end
+  return known
+end
+
+local function check_type(path, line, of_type, what, known, generics)
+  for _, name in ipairs(annotations.type_names(of_type)) do
+    if not BUILT_IN[name] and not known[name] and not (generics and generics[name]) then
+      report:add(path, line, "%s: no @class or @alias is called %s", what, name)
+    end
+  end
+end
+
+local function check_class(module, class, known)
+  for _, field in ipairs(class.fields) do
+    local what = ("%s.%s"):format(class.name, field.name or "?")
+    if field.type == "" then report:add(module.path, class.line, "%s: @field has no type", what) end
+    check_type(module.path, class.line, field.type, what, known)
+  end
+  for _, parent in ipairs(class.parents) do check_type(module.path, class.line, parent, class.name, known) end
+  if class.alias then check_type(module.path, class.line, class.alias, class.name, known) end
+end
+
+local function check_module(module, known)
+  local has_class = {}
+  for _, class in ipairs(module.classes) do
+    check_class(module, class, known)
+    if class.table then has_class[class.table] = true end
+  end
+  for _, export in ipairs(module.exports) do
+    local what, block = export.owner .. "." .. export.name, export.block
+    for _, list in ipairs { block.params, block.returns } do
+      for _, each in ipairs(list) do
+        check_type(module.path, export.line, each.type, what, known, block.generics)
+      end
+    end
+    if export.owner ~= module.table and not has_class[export.owner] then
+      report:add(module.path, export.line, "no @class above the table %s", export.owner)
+      has_class[export.owner] = true
+    end
+  end
+end
+
+-- The keys of the tables `functions` and `modules` of the library's face are loaded when first used, so its class
+-- has to name them.
+local function check_face(module)
+  local text, named = table.concat(module.lines, "\n"), {}
+  for _, class in ipairs(module.classes) do
+    for _, field in ipairs(class.fields) do named[field.name or ""] = true end
+  end
+  for body in text:gmatch "local %a+ = (%b{})" do
+    for name in body:sub(2, -2):gsub("%b{}", "{}"):gmatch "([%a_][%w_]*) =" do
+      if not named[name] then
+        report:add(module.path, nil, "%s.%s is loaded on demand and has no @field", module.name, name)
+      end
+    end
+  end
+end
+
 -- The first line of the comment that ends above the line.
 local function comment_start(lines, line)
   local above = line - 1
@@ -119,5 +175,11 @@ local function check_header(path)
 end
 
 for _, path in ipairs(files.find(root .. "/lua/sluice", ".lua")) do check_lua(path) end
+local modules = annotations.read_library(root .. "/lua")
+local known = defined_types(modules)
+for _, module in ipairs(modules) do
+  check_module(module, known)
+  if module.name == "sluice" then check_face(module) end
+end
 check_header(root .. "/runtime/sluice.h")
 report:finish()

@@ -179,9 +179,10 @@ local function value_export(tokens, at, owner)
   if is_word(value, "function") then
     export = function_export(tokens, at + 3, tokens[at].text, owner)
   else
-    local literal = value.kind == "string" or value.kind == "number"
+    local is_boolean = is_word(value, "true") or is_word(value, "false")
+    local is_plain = value.kind == "string" or value.kind == "number"
     export = { name = tokens[at].text, owner = owner }
-    export.literal = literal or is_word(value, "true") or is_word(value, "false")
+    export.literal = is_boolean and "boolean" or is_plain and value.kind or nil
   end
   export.line = tokens[at].line
   return export
@@ -239,7 +240,7 @@ end
 ---@field owner string the table whose field it is
 ---@field line integer
 ---@field shape { parameters: string[], returns: boolean }? of a function
----@field literal boolean? whether the value is a literal, so that its type is plain
+---@field literal string? the type of the value where it is a literal
 ---@field table_line integer? where the table begins, of a field in its constructor
 ---@field is_method boolean? written with a colon: `self` is not among the parameters
 ---@field is_module boolean? whether this function is what the file returns

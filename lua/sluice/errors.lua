@@ -148,6 +148,7 @@ local function load_metatable()
   return there and type(task) == "table" and task.error_metatable or {}
 end
 
+---@class sluice.Error
 local methods = {}
 local metatable = load_metatable()
 metatable.__name = "sluice.error"

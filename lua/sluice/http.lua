@@ -410,6 +410,7 @@ local function perform(self, where, given, followed)
   return chase(self, given, hop, settings, res, most)
 end
 
+---@class sluice.HttpClient
 local methods = {}
 local metatable = { __name = "sluice.http.client", __index = methods }
 

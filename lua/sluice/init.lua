@@ -2,18 +2,26 @@
 -- The library under one name; its parts are loaded when first asked for.
 
 ---@class sluice
----@field task table waiting, and doing several things at once
----@field http table the HTTP client
----@field web table web apps
----@field json table the JSON codec
----@field log table log lines
----@field retry table policies of trying again
----@field layers table what goes around an endpoint
----@field transports table what carries requests: an app in process, faults, cassettes
----@field errors table failures as values
----@field progress table progress bars
----@field sse table event streams
----@field stream table answers as they are made
+---@field task sluice.task waiting, and doing several things at once
+---@field http sluice.http the HTTP client
+---@field web sluice.web web apps
+---@field json sluice.json the JSON codec
+---@field log sluice.log log lines
+---@field retry sluice.retry policies of trying again
+---@field layers sluice.layers what goes around an endpoint
+---@field transports sluice.transports what carries requests: an app in process, faults, cassettes
+---@field errors sluice.errors failures as values
+---@field progress sluice.progress progress bars
+---@field sse sluice.sse event streams
+---@field stream sluice.stream answers as they are made
+---@field headers sluice.headers header fields
+---@field response sluice.response responses of handlers and transports
+---@field workspace fun(given?: sluice.WorkspaceOptions): sluice.Workspace?, sluice.Error? a workspace: where it is, who calls
+---@field openai fun(given?: sluice.OpenAIOptions): sluice.endpoints.OpenAI an endpoint of a server with OpenAI's API
+---@field pipeline fun(endpoint: sluice.Endpoint, layers?: sluice.Layer[]): sluice.Endpoint an endpoint inside layers, the first of them outermost
+---@field meta fun(object: any): table what is known of an answer: `timing`, `request_id`, `status`, `attempts`
+---@field secret fun(text: string|sluice.Secret): sluice.Secret hides a text: it is shown as `***`
+---@field run fun(f: function, ...: any): ... calls `f(...)` on a loop of its own, under a stock lua5.4
 local sluice = {}
 
 ---@type string

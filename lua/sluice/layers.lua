@@ -4,8 +4,8 @@
 local options = require "sluice.options"
 
 ---@class sluice.Endpoint
----@field query fun(self: sluice.Endpoint, request: table, options?: table): table?, sluice.Error?
----@field stream? fun(self: sluice.Endpoint, request: table, options?: table): table?, sluice.Error?
+---@field query fun(self: sluice.Endpoint, request: table, options?: sluice.QueryOptions): table?, sluice.Error? one answer
+---@field stream? fun(self: sluice.Endpoint, request: table, options?: sluice.QueryOptions): sluice.Stream?, sluice.Error? an answer as it is made
 ---@field name? string
 ---@field host? string
 ---@field honours_timeout? boolean whether `options.timeout.total` alone bounds a query; layers do not pass it on

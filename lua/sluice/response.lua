@@ -11,6 +11,7 @@ local response = {}
 ---@field headers sluice.Headers
 ---@field body string? the whole body; reads the rest of a streamed one, and so may wait; raises err when that fails
 
+---@class sluice.Response
 local methods = {}
 local metatable = { __name = "sluice.response" }
 

@@ -14,6 +14,7 @@ local wire = require "sluice.emulator.wire"
 
 local endpoints = {}
 
+---@class sluice.emulator.Endpoints
 local methods = {}
 local metatable = { __index = methods, __name = "sluice.emulator.endpoints" }
 

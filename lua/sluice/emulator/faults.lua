@@ -40,6 +40,7 @@ local kinds = {
   },
 }
 
+---@class sluice.emulator.Faults
 local methods = {}
 local metatable = { __index = methods, __name = "sluice.emulator.faults" }
 

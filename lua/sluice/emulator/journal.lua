@@ -13,6 +13,7 @@ local stable <const> = { canonical = true } -- the same state is the same text
 
 local most_stale <const> = 2000 -- lines that say nothing any more, before the file is written anew
 
+---@class sluice.emulator.Journal
 local methods = {}
 local metatable = { __index = methods, __name = "sluice.emulator.journal" }
 

@@ -9,6 +9,7 @@ local limits = {}
 local minute <const> = 60
 local most_windows <const> = 1000 -- before those that are over are swept out
 
+---@class sluice.emulator.Limits
 local methods = {}
 local metatable = { __index = methods, __name = "sluice.emulator.limits" }
 

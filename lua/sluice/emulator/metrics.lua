@@ -11,6 +11,7 @@ local minute <const> = 60
 -- Upper bounds of the histograms, in milliseconds.
 local bounds = { 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 60000 }
 
+---@class sluice.emulator.Metrics
 local methods = {}
 local metatable = { __index = methods, __name = "sluice.emulator.metrics" }
 

@@ -44,6 +44,7 @@ end
 
 local by_kind = { chat = "ngram", completion = "ngram", embedding = "embedding", table = "tabular" }
 
+---@class sluice.emulator.Models
 local methods = {}
 local metatable = { __index = methods, __name = "sluice.emulator.models" }
 

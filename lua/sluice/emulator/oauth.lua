@@ -20,6 +20,7 @@ local oauth = {}
 
 local jwt_bearer <const> = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
+---@class sluice.emulator.OAuth
 local methods = {}
 local metatable = { __index = methods, __name = "sluice.emulator.oauth" }
 

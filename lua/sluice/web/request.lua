@@ -30,6 +30,7 @@ local json -- the module, once it is needed
 local JSON_OPTIONS <const> = { raw = "boolean?" }
 
 -- What every kind of request can do.
+---@class sluice.web.Request
 local methods = {}
 
 local function show(self)

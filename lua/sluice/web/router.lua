@@ -11,6 +11,7 @@ local router = {}
 ---@field names string[] the names of its parameters, in order
 ---@field handler function
 
+---@class sluice.web.Router
 local methods = {}
 local metatable = { __name = "sluice.web.router", __index = methods }
 
