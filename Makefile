@@ -62,13 +62,16 @@ ROCK_OBJECTS := $(filter-out $(BUILD)/runtime/%.o $(BUILD)/library.o,$(OBJECTS))
 	$(filter $(BUILD)/runtime/core/%.o $(BUILD)/runtime/modules/%.o,$(OBJECTS))
 HOST_OBJECTS := $(HOST_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/command.o
 
-.PHONY: node-packages all examples rock install-rock deps deps-test deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
+.PHONY: node-packages all types examples rock install-rock deps deps-test deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/sluice $(BUILD)/libsluice.a $(BUILD)/libsluice.so $(BUILD)/sluice.so
 examples: $(EXAMPLES)
-rock: $(BUILD)/sluice.so
+rock: $(BUILD)/sluice.so $(BUILD)/reference.lua
+# LuaCATS definitions for editors: names, comments and types without the code.
+types:
+	@$(LUA) tools/types.lua $(BUILD)/types lua
 
 help:
 	@echo 'make demo       build, start the emulator, run scripts/quickstart.lua against it'
@@ -78,6 +81,7 @@ help:
 	@echo 'make bench      figures, as ratios against peers in the same run'
 	@echo 'make fuzz       each fuzzer for FUZZ_TIME seconds'
 	@echo 'make WITHOUT=server BUILD=build/small test    the same without the web server'
+	@echo 'make types      LuaCATS definition files for editors, in $(BUILD)/types'
 	@echo 'make install    PREFIX= and DESTDIR= as usual; make uninstall takes it away'
 	@echo 'make all        build/sluice, build/libsluice.a, build/libsluice.so'
 
@@ -157,9 +161,14 @@ $(BUILD)/llhttp/%.o: $(LLHTTP)/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -fPIC -fvisibility=hidden $(INCLUDES) $(CFLAGS) -w -c $< -o $@
 
-$(BUILD)/library.c: $(LIBRARY) tools/embed.lua
+# What the REPL's help and completion know, from the annotations of the library.
+$(BUILD)/reference.lua: $(LIBRARY) tools/reference.lua tools/annotations.lua tools/lua_source.lua tools/files.lua
 	@mkdir -p $(@D)
-	$(LUA) tools/embed.lua $@ sl_library lua
+	$(LUA) tools/reference.lua $@ lua
+
+$(BUILD)/library.c: $(LIBRARY) $(BUILD)/reference.lua tools/embed.lua
+	@mkdir -p $(@D)
+	$(LUA) tools/embed.lua $@ sl_library lua sluice.repl.reference=$(BUILD)/reference.lua
 
 $(BUILD)/command.c: runtime/host/command.lua tools/embed.lua
 	@mkdir -p $(@D)
@@ -204,6 +213,7 @@ install-rock: rock
 	install -d '$(ROCK_LIBDIR)' '$(ROCK_LUADIR)'
 	install -m 755 $(BUILD)/sluice.so '$(ROCK_LIBDIR)/sluice.so'
 	cp -R lua/sluice '$(ROCK_LUADIR)/sluice'
+	install -m 644 $(BUILD)/reference.lua '$(ROCK_LUADIR)/sluice/repl/reference.lua'
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/sluice $(DESTDIR)$(PREFIX)/include/sluice.h \
