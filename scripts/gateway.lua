@@ -38,16 +38,16 @@ end
 local workspace = assert(sluice.workspace())
 if not next(wanted) then
   wanted.demo = { "demo" }
-  assert(workspace.serving_endpoints:get_or_create { name = "demo", config = { served_entities = { {
-    entity_name = "main.demo.chat", entity_version = "1", workload_size = "Small", scale_to_zero_enabled = true,
-  } } } })
+  local entity = { entity_name = "main.demo.chat", entity_version = "1", workload_size = "Small",
+    scale_to_zero_enabled = true }
+  assert(workspace.serving_endpoints:get_or_create { name = "demo", config = { served_entities = { entity } } })
 end
 
 local function upstream(name)
   return sluice.pipeline(workspace:endpoint(name), {
     layers.breaker {},                                     -- leaves an endpoint that fails alone for a while
     layers.retry { attempts = 3 },                         -- until the first content, never after it
-    layers.limit { rate = 1000, queue_timeout = 10 },      -- requests a second, each try counted
+    layers.limit { queue_timeout = 10 },                   -- heeds the server's limits; rate = N sets one
     layers.timeout { first_event = 60, idle = 60 },        -- seconds, of each try
   })
 end
@@ -79,16 +79,17 @@ local function ask(needed)
     if type(body) ~= "table" or body[needed] == nil then
       return refuse(400, "missing_required_parameter", ("the body needs %q"):format(needed), needed)
     end
-    local model, answer = models[body.model], nil
+    local model = models[body.model]
     if not model then
       return refuse(404, "model_not_found", ("there is no model %q"):format(tostring(body.model)), "model")
     end
+    local options, answer = { request_id = request.id }, nil
     if body.stream == true then
-      answer, err = model:stream(body, { request_id = request.id })
+      answer, err = model:stream(body, options)
       if answer then return { stream = answer } end
       return failed(err)
     end
-    answer, err = model:query(body, { request_id = request.id })
+    answer, err = model:query(body, options)
     if not answer then return failed(err) end
     local facts = sluice.meta(answer)
     return { body = facts.raw or json.encode(answer),

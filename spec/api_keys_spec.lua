@@ -30,7 +30,8 @@ describe("web.api_keys", function()
   it("refuses everybody else, unknown paths too", function()
     for _, headers in ipairs {
       {}, { authorization = "Bearer key-of-alic" }, { authorization = "Bearer key-of-alicee" },
-      { authorization = "Basic key-of-alice" }, { authorization = "key-of-alice" }, { authorization = "Bearer " },
+      { authorization = "Basic key-of-alice" }, { authorization = "key-of-alice" },
+      { authorization = "Bearer " },
       { ["x-api-key"] = "" }, { ["x-api-key"] = "alice" },
       { authorization = "Bearer wrong", ["x-api-key"] = "key-of-bob" },
     } do

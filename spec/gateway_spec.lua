@@ -122,7 +122,8 @@ describe("scripts/gateway.lua", function()
     with_gateway(server.address, "m=chat", function(url)
       support.with_file("", function(out)
         local body = '{"model":"m","stream":true,"messages":[{"role":"user","content":"a b c d e f"}]}'
-        os.execute(("curl -sN -H 'x-api-key: %s' -d '%s' %s/chat/completions >%s &"):format(KEY, body, url, out))
+        local command = "curl -sN -H 'x-api-key: %s' -d '%s' %s/chat/completions >%s &"
+        os.execute(command:format(KEY, body, url, out))
         local partial
         assert.is_true(fixture.eventually(function()
           local text = support.read_file(out)
@@ -135,7 +136,8 @@ describe("scripts/gateway.lua", function()
   end)
 
   it("says what is wrong with a request", function()
-    with_upstream(function() return { status = 422, json = { error = "unprocessable" } } end, "m=some", function(url)
+    local function refuse() return { status = 422, json = { error = "unprocessable" } } end
+    with_upstream(refuse, "m=some", function(url)
       local cases = {
         { 400, { body = "{" } },
         { 400, { json = { "no", "chat" } } },
@@ -179,7 +181,8 @@ describe("scripts/gateway.lua", function()
         end }
       end, "m=some", function(url)
         local client = task.spawn(function()
-          local res <close> = ask(url, { json = { model = "m", stream = streams, messages = {} }, stream = true })
+          local body = { model = "m", stream = streams, messages = {} }
+          local res <close> = ask(url, { json = body, stream = true })
           for _ in res:chunks() do end -- luacheck: ignore
         end)
         asked:receive()

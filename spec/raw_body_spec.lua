@@ -7,7 +7,8 @@ local web = require "sluice.web"
 
 local describe = require("support").needing("server", describe, pending)
 
-local TEXT <const> = '{ "messages" :[{"role":"user","content":"\\u00e9"}],"seed":1.0, "big":12345678901234567890 }'
+local TEXT <const> = '{ "messages" :[{"role":"user","content":"\\u00e9"}],"seed":1.0, '
+  .. '"big":12345678901234567890 }'
 
 -- What the server behind an app was sent, for a handler that makes the request from the body.
 local function sent(request_of)

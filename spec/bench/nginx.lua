@@ -95,12 +95,13 @@ end
 ---Starts one that answers every request alike. Waits until it does.
 ---@param bench table
 ---@param answer string the JSON
+---@param core? integer the servers'
 ---@return table server `url`; stop() ends it
-function nginx.start(bench, answer)
+function nginx.start(bench, answer, core)
   -- in nginx's quotes: \ stands before \ and ', and $ begins a variable
   assert(not answer:find "%$")
   local quoted = answer:gsub("[\\']", "\\%0")
-  local server = start(bench, process.server_core, "/", {
+  local server = start(bench, core or process.server_core, "/", {
     NAME = "answers", MODULES = "", SETTINGS = "",
     LOCATION = ("location / { default_type application/json; return 200 '%s'; }"):format(quoted),
   })

@@ -23,10 +23,12 @@ local request = {}
 ---@field read fun(self: sluice.web.Request): string?, table? the next piece of the body, as it came; nil at its end; nil and err (kind PayloadTooLarge, MalformedRequest, RequestTimeout or ClientGone) on failure; may wait
 ---@field text fun(self: sluice.web.Request): string?, table? the whole body, or nil and err as read(); later calls give the same text; may wait
 ---@field answer_headers table<string, string>? what every answer to it gets, a failure too, unless it has those fields itself; see add_answer_headers
----@field json fun(self: sluice.web.Request, given?: { raw?: boolean }): any, table? the body decoded as JSON, whatever its content type says (JSON null is json.null), or nil and err (kind JsonError, answered with 400, or as read()); may wait. With `raw` the bytes stay with an object or array (sluice.meta(value).raw) and an endpoint sends them as they are: then change a copy, never the value itself
+---@field json fun(self: sluice.web.Request, given?: sluice.web.JsonOptions): any, table? the body decoded as JSON, whatever its content type says (JSON null is json.null), or nil and err (kind JsonError, answered with 400, or as read()); may wait
 
 local json -- the module, once it is needed
 
+---@class sluice.web.JsonOptions
+---@field raw? boolean keep the bytes with an object or array, in sluice.meta(value).raw: an endpoint sends them as they are, so change a copy, never the value itself; false
 local JSON_OPTIONS <const> = { raw = "boolean?" }
 
 -- What every kind of request can do.
