@@ -38,9 +38,9 @@ end
 local workspace = assert(sluice.workspace())
 if not next(wanted) then
   wanted.demo = { "demo" }
-  local entity = { entity_name = "main.demo.chat", entity_version = "1", workload_size = "Small",
-    scale_to_zero_enabled = true }
-  assert(workspace.serving_endpoints:get_or_create { name = "demo", config = { served_entities = { entity } } })
+  assert(workspace.serving_endpoints:get_or_create { name = "demo", config = { served_entities = {
+    { entity_name = "main.demo.chat", entity_version = "1", workload_size = "Small" },
+  } } })
 end
 
 local function upstream(name)
@@ -83,7 +83,7 @@ local function ask(needed)
     if not model then
       return refuse(404, "model_not_found", ("there is no model %q"):format(tostring(body.model)), "model")
     end
-    local options, answer = { request_id = request.id }, nil
+    local options, answer = { request_id = request.id }
     if body.stream == true then
       answer, err = model:stream(body, options)
       if answer then return { stream = answer } end

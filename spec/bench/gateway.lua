@@ -220,7 +220,7 @@ return {
     name = "a gateway's streams",
     open = open_for_streams,
     rows = {
-      { key = "mb", label = "gateway, 1,000 open streams", unit = "MB", digits = 1, better = "less", bar = 60 },
+      { key = "mb", label = "gateway, 1,000 streams", unit = "MB", digits = 1, better = "less", bar = 60 },
     },
   },
 }

@@ -10,7 +10,8 @@ local function node(bench)
   if not process.succeeds { program, "-e", test, bench.here .. "../node/" } then
     return { name = name, missing = "not installed (make node-packages)" }
   end
-  return { name = name, run = function() return process.measure { program, bench.here .. "sse_node.mjs" } end }
+  local words = { program, bench.here .. "sse_node.mjs" }
+  return { name = name, run = function() return process.measure(words) end }
 end
 
 local function open(bench)
