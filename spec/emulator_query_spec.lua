@@ -214,6 +214,16 @@ describe("a tool call", function()
     assert.is_nil(tools.structured({ response_format = { type = "text" } }, ""))
   end)
 
+  it("takes a schema that is none", function()
+    for _, parameters in ipairs { 5, { properties = 1.5 }, { type = "none" }, { type = "array",
+      items = 1 } } do
+      local body = { tools = { { ["function"] = { name = "f", parameters = parameters } } },
+        tool_choice = "required" }
+      body.messages = { {} }
+      assert.is_string(tools.calls(body, "x")[1]["function"].arguments)
+    end
+  end)
+
   it("ends where a schema has no end", function()
     local schema = { type = "object", properties = {} }
     schema.properties.again = schema

@@ -159,6 +159,7 @@ describe("creating an endpoint", function()
     ["must be an object"] = { served_entities = { "a" } },
     ["needs entity_name or external_model"] = { served_entities = { {} } },
     ["external_model and entity_name"] = { served_entities = { entity("a", { external_model = external }) } },
+    ["external_model must be an object"] = { served_entities = { { external_model = false } } },
     ["external_model.provider"] = {
       served_entities = { { external_model = { name = "x", provider = "nobody" } } },
     },

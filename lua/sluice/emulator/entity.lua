@@ -176,7 +176,7 @@ function entity.read(input)
     if not ok then return nil, refusal end
   end
   for _, key in ipairs(echoed_keys) do made[key] = wire.given(input[key]) end
-  if wire.given(input.external_model) then
+  if wire.given(input.external_model) ~= nil then
     local external, refusal = read_external(input.external_model)
     if not external then return nil, refusal end
     made.external_model = external

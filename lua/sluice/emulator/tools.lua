@@ -89,8 +89,10 @@ function makers.null() return json.null end
 function makers.array(schema, question, depth) return json.array { fill(schema.items, question, depth) } end
 
 function makers.object(schema, question, depth)
-  local made, properties = {}, wire.given(schema.properties) or {}
-  for name, inner in pairs(properties) do made[name] = fill(inner, question, depth) end
+  local made, properties = {}, schema.properties
+  for name, inner in pairs(wire.is_object(properties) and properties or {}) do
+    made[name] = fill(inner, question, depth)
+  end
   return made
 end
 
