@@ -8,7 +8,6 @@
 -- FILE has a line `NAME KEY` for each caller; without it anyone may ask.
 local sluice = require "sluice"
 local json, layers, web = sluice.json, sluice.layers, sluice.web
-
 local listen, callers, wanted = "127.0.0.1:8080", nil, {}
 
 local function read_keys(path)

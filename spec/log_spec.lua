@@ -69,6 +69,20 @@ describe("log", function()
     assert.equal("BadRequest", seen.err.kind)
   end)
 
+  it("shows no secret that JSON writes in another way, or cannot hold", function()
+    for _, bytes in ipairs { 'quo"te\\back', "tab\tand\1ctl", "not/utf8\255\254x", "gr\u{fc}n-gr\u{fc}n" } do
+      local token <close> = setmetatable({ secret.new(bytes) }, { __close = function() end })
+      local text
+      local previous = log.set_output(function(line) text = line end)
+      log.info("event " .. bytes, { [bytes] = 1, text = "a " .. bytes .. " b", token = token[1] })
+      log.set_output(previous)
+      assert.is_string(json.decode(text).event)
+      for _, form in ipairs { bytes, bytes:sub(1, 8), "back", "u0001ctl", "utf8" } do
+        assert.is_nil(text:find(form, 1, true), text)
+      end
+    end
+  end)
+
   it("takes any value, whatever JSON thinks of it", function()
     local loop = {}
     loop.loop = loop

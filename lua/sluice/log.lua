@@ -74,27 +74,37 @@ local function clean_table(value, depth)
   if depth >= MAX_DEPTH then return "..." end
   local copy = {}
   for key, item in pairs(value) do
-    local name = type(key) == "string" and secret.mask(key) or key
     if type(key) == "string" and HIDDEN[key:lower()] then
-      copy[name] = "***"
+      copy[key] = "***"
     elseif type(key) == "string" or math.type(key) == "integer" then
-      copy[name] = clean(item, depth + 1)
+      copy[key] = clean(item, depth + 1)
     end
   end
   return copy
 end
 
--- A copy that JSON can hold and that shows no secret.
+local PLAIN = { string = true, number = true, boolean = true }
+
+-- A copy that JSON can hold. Live secrets that stand in texts are masked in the whole line, later.
 function clean(value, depth)
   local kind = type(value)
-  if kind == "string" then return secret.mask(value) end
-  if kind == "number" or kind == "boolean" then return value end
+  if PLAIN[kind] then return value end
   if errors.is(value) then return errors.to_table(value) end
   local metatable = getmetatable(value)
   if kind ~= "table" or secret.is(value) or (type(metatable) == "table" and metatable.__tostring) then
-    return secret.mask(tostring(value))
+    return tostring(value)
   end
   return clean_table(value, depth)
+end
+
+-- Most lines have texts and numbers alone: these are written as they are.
+local function clean_fields(fields)
+  for key, item in next, fields do
+    if not PLAIN[type(item)] or type(key) ~= "string" or HIDDEN[key:lower()] then
+      return clean_table(fields, 0)
+    end
+  end
+  return fields
 end
 
 local function encode(value)
@@ -102,7 +112,7 @@ local function encode(value)
   local ok, text = pcall(json.encode, value)
   if ok and text then return text end
   -- bytes that are no UTF-8, a NaN, a table with mixed keys: shown as Lua would
-  local printable = tostring(value):gsub("[^\32-\126]", "?")
+  local printable = secret.mask(tostring(value)):gsub("[^\32-\126]", "?")
   ok, text = pcall(json.encode, printable)
   return ok and text or '"?"'
 end
@@ -135,9 +145,9 @@ end
 
 local function line_of(level, event, fields)
   local now = require("sluice.core.system").utc(require("sluice.task").wall())
-  local members = fields and encode_fields(clean_table(fields, 0)) or ""
-  return ('{"time":"%s","level":"%s","event":%s%s%s}\n'):format(
-    now, level, encode(secret.mask(tostring(event))), members == "" and "" or ",", members)
+  local members = fields and encode_fields(clean_fields(fields)) or ""
+  return secret.mask_json(('{"time":"%s","level":"%s","event":%s%s%s}\n'):format(
+    now, level, encode(tostring(event)), members == "" and "" or ",", members))
 end
 
 local function emit(level, event, fields)
