@@ -23,6 +23,8 @@ SPECS ?= spec
 PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-openssl-dev libssl-dev \
 	libev-dev lua-cjson-dev libc-ares-dev node-llhttp ca-certificates
 PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux
+# Specs that lack these are pending, with the reason.
+PACKAGES_EXTRA = nginx-light chromium
 PACKAGES_LINT = $(PACKAGES_BUILD) lua-check clang-format clang-tidy cppcheck
 PACKAGES_FUZZ = $(PACKAGES_BUILD) clang libclang-rt-14-dev
 PACKAGES_BENCH = $(PACKAGES_TEST) nginx-light libnginx-mod-http-lua wrk python3-requests python3-uvicorn \
@@ -62,7 +64,7 @@ ROCK_OBJECTS := $(filter-out $(BUILD)/runtime/%.o $(BUILD)/library.o,$(OBJECTS))
 	$(filter $(BUILD)/runtime/core/%.o $(BUILD)/runtime/modules/%.o,$(OBJECTS))
 HOST_OBJECTS := $(HOST_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/command.o
 
-.PHONY: node-packages all types examples rock install-rock deps deps-test deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
+.PHONY: node-packages all types examples rock install-rock deps deps-test deps-extra deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 
@@ -106,6 +108,8 @@ deps:
 	$(call need,$(PACKAGES_BUILD))
 deps-test:
 	$(call need,$(PACKAGES_TEST))
+deps-extra:
+	$(call need,$(PACKAGES_EXTRA))
 deps-lint:
 	$(call need,$(PACKAGES_LINT))
 deps-fuzz:

@@ -15,10 +15,11 @@ local function version()
   return tonumber(found.out:match "^(%d+)%.") or 0
 end
 
----Why a client of this package cannot be run here; nil where it can.
+---Why a client of this package, or one without any, cannot be run here; nil where it can.
+---@param package? string
 function node.missing(package)
   if version() < OLDEST then return "Node is not there, or older than " .. OLDEST end
-  if support.shell(("test -d %s/node_modules/%s"):format(FOLDER, package)).status ~= 0 then
+  if package and support.shell(("test -d %s/node_modules/%s"):format(FOLDER, package)).status ~= 0 then
     return "the npm package " .. package .. " is not installed (make node-packages)"
   end
   return nil
