@@ -200,6 +200,7 @@ static void fuzz_answer(uint8_t way, const char *text, size_t size, const char *
     transfer.state = SL_HTTP_DONE;
     sl_http_transfer_stop(&transfer);
     sl_http_targets_fini(&engine.targets);
+    sl_http_spare_free(&engine);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -244,6 +244,7 @@ void sl_http_engine_close(sl_http_engine *engine)
     sl_http_proxy_fini(engine->core, &engine->http_proxy);
     sl_http_proxy_fini(engine->core, &engine->https_proxy);
     sl_free(engine->core, engine->no_proxy);
+    sl_http_spare_free(engine);
     sl_free(engine->core, engine);
 }
 

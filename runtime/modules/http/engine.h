@@ -213,7 +213,7 @@ const char *sl_http_transfer_start(sl_http_engine *engine, sl_http_transfer *tra
                                    const sl_http_request *request);
 /** Cancels what runs (its connection closes at once) and frees the buffers. Idempotent. */
 void sl_http_transfer_stop(sl_http_transfer *transfer);
-/** Makes one that is over fit for another start; keeps buffers of a usual size for it. */
+/** Makes one that is over fit for another start. */
 void sl_http_transfer_reset(sl_http_transfer *transfer);
 /** Bytes of `body` were taken by the owner; lets a paused read side go on. */
 void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size);

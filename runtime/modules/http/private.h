@@ -12,8 +12,15 @@ struct http_list {
     sl_http_transfer *first, *last;
 };
 
+enum {
+    /** Buffers that wait for the next answers; the one used last comes first, while it is hot. */
+    HTTP_SPARE_BUFFERS = 64,
+};
+
 struct sl_http_engine {
     sl_core *core;
+    sl_http_buffer spare[HTTP_SPARE_BUFFERS];
+    size_t spare_count;
     sl_http_wire *wire;
     /** Made at the first name, or at once when servers were given. */
     sl_resolver *resolver;
@@ -46,6 +53,7 @@ void sl_http_limits_start(sl_http_transfer *transfer);
 void sl_http_limits_update(sl_http_transfer *transfer);
 
 /* transfer.c */
+void sl_http_spare_free(sl_http_engine *engine);
 void sl_http_transfer_release(sl_http_transfer *transfer);
 const char *sl_http_phase(const sl_http_transfer *transfer);
 

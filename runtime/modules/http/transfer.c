@@ -21,22 +21,29 @@ enum {
     HTTP_UPLOAD_AHEAD = 64 * 1024,
     /** A Content-Length is believed up to here when room is made before the bytes come. */
     HTTP_MAX_RESERVE = 1024 * 1024,
-    /** Room that a transfer keeps for the next request; most answers of a model fit. */
+    /** What a buffer begins with, and up to which it is kept for others; most answers of a model
+     * fit. */
+    HTTP_LEAST_BUFFER = 1024,
     HTTP_MAX_KEPT = 16 * 1024,
 };
 
 /* ---- buffers ---- */
 
-static bool http_buffer_reserve(sl_core *core, sl_http_buffer *buffer, size_t more)
+static bool http_buffer_reserve(sl_http_engine *engine, sl_http_buffer *buffer, size_t more)
 {
     if (buffer->capacity - buffer->size >= more)
         return true;
     if (more > SIZE_MAX / 4 - buffer->size)
         return false;
-    size_t capacity = buffer->capacity ? buffer->capacity : 1024;
+    if (!buffer->data && engine->spare_count > 0) {
+        *buffer = engine->spare[--engine->spare_count];
+        if (buffer->capacity >= more)
+            return true;
+    }
+    size_t capacity = buffer->capacity ? buffer->capacity : HTTP_LEAST_BUFFER;
     while (capacity - buffer->size < more)
         capacity *= 2;
-    char *data = sl_realloc(core, buffer->data, capacity);
+    char *data = sl_realloc(engine->core, buffer->data, capacity);
     if (!data)
         return false;
     buffer->data = data;
@@ -44,21 +51,35 @@ static bool http_buffer_reserve(sl_core *core, sl_http_buffer *buffer, size_t mo
     return true;
 }
 
-static bool http_buffer_append(sl_core *core, sl_http_buffer *buffer, const char *data, size_t size)
+static bool http_buffer_append(sl_http_engine *engine, sl_http_buffer *buffer, const char *data,
+                               size_t size)
 {
     if (size == 0)
         return true;
-    if (!http_buffer_reserve(core, buffer, size))
+    if (!http_buffer_reserve(engine, buffer, size))
         return false;
     memcpy(buffer->data + buffer->size, data, size);
     buffer->size += size;
     return true;
 }
 
-static void http_buffer_fini(sl_core *core, sl_http_buffer *buffer)
+/** Keeps one of a usual size for the next transfer that needs one. */
+static void http_buffer_fini(sl_http_engine *engine, sl_http_buffer *buffer)
 {
-    sl_free(core, buffer->data);
+    if (buffer->data && buffer->capacity <= HTTP_MAX_KEPT && !engine->closing &&
+        engine->spare_count < HTTP_SPARE_BUFFERS) {
+        engine->spare[engine->spare_count++] =
+            (sl_http_buffer){.data = buffer->data, .capacity = buffer->capacity};
+    } else {
+        sl_free(engine->core, buffer->data);
+    }
     *buffer = (sl_http_buffer){0};
+}
+
+void sl_http_spare_free(sl_http_engine *engine)
+{
+    while (engine->spare_count > 0)
+        sl_free(engine->core, engine->spare[--engine->spare_count].data);
 }
 
 /* ---- what a request is made of ---- */
@@ -121,7 +142,7 @@ static bool http_copy_fields(sl_http_transfer *transfer, const sl_http_request *
     size_t size = 0;
     for (size_t i = 0; i < request->field_count; i++)
         size += request->fields[i].name_size + request->fields[i].value_size + 3;
-    if (!http_buffer_reserve(transfer->engine->core, &transfer->lines, size))
+    if (!http_buffer_reserve(transfer->engine, &transfer->lines, size))
         return false;
     char *out = transfer->lines.data;
     for (size_t i = 0; i < request->field_count; i++) {
@@ -198,6 +219,14 @@ const char *sl_http_transfer_start(sl_http_engine *engine, sl_http_transfer *tra
     return NULL;
 }
 
+static void http_buffers_fini(sl_http_engine *engine, sl_http_transfer *transfer)
+{
+    http_buffer_fini(engine, &transfer->head);
+    http_buffer_fini(engine, &transfer->lines);
+    http_buffer_fini(engine, &transfer->upload);
+    http_buffer_fini(engine, &transfer->body);
+}
+
 void sl_http_transfer_release(sl_http_transfer *transfer)
 {
     sl_http_engine *engine = transfer->engine;
@@ -206,10 +235,7 @@ void sl_http_transfer_release(sl_http_transfer *transfer)
     sl_http_list_move(transfer, NULL);
     sl_http_target_release(&engine->targets, transfer->target);
     transfer->target = NULL;
-    http_buffer_fini(engine->core, &transfer->head);
-    http_buffer_fini(engine->core, &transfer->body);
-    http_buffer_fini(engine->core, &transfer->upload);
-    http_buffer_fini(engine->core, &transfer->lines);
+    http_buffers_fini(engine, transfer);
     sl_free(engine->core, transfer->ca_file);
     transfer->ca_file = NULL;
     transfer->request_body = NULL;
@@ -243,32 +269,20 @@ void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size)
     engine->wire->resume(engine->wire, transfer);
 }
 
-static void http_buffer_keep(sl_core *core, sl_http_buffer *kept, const sl_http_buffer *buffer)
-{
-    *kept = *buffer;
-    if (kept->capacity > HTTP_MAX_KEPT)
-        http_buffer_fini(core, kept);
-    kept->size = kept->taken = 0;
-}
-
 void sl_http_transfer_reset(sl_http_transfer *transfer)
 {
     sl_http_engine *engine = transfer->engine;
     if (!engine || transfer->state < SL_HTTP_DONE)
         return;
-    sl_http_buffer head = transfer->head, body = transfer->body, lines = transfer->lines;
     void (*on_change)(sl_http_transfer *) = transfer->on_change;
     sl_free(engine->core, transfer->ca_file);
-    http_buffer_fini(engine->core, &transfer->upload);
+    http_buffers_fini(engine, transfer);
     sl_http_list_move(transfer, NULL);
     /* up to the texts: a kilobyte for each request would push others out of the cache */
     memset(transfer, 0, offsetof(sl_http_transfer, failure.message));
     transfer->failure.message[0] = transfer->label[0] = '\0';
     transfer->on_change = on_change;
     transfer->engine = engine;
-    http_buffer_keep(engine->core, &transfer->head, &head);
-    http_buffer_keep(engine->core, &transfer->body, &body);
-    http_buffer_keep(engine->core, &transfer->lines, &lines);
     /* so that closing the engine frees what it keeps */
     sl_http_list_move(transfer, &engine->finished);
 }
@@ -293,7 +307,7 @@ int sl_http_transfer_send(sl_http_transfer *transfer, const char *data, size_t s
         memmove(upload->data, upload->data + upload->taken, upload->size);
         upload->taken = 0;
     }
-    if (!http_buffer_append(transfer->engine->core, upload, data, size))
+    if (!http_buffer_append(transfer->engine, upload, data, size))
         return -1;
     http_feed_upload(transfer);
     return 1;
@@ -431,7 +445,7 @@ static enum sl_http_verdict http_expect_length(sl_http_transfer *transfer, const
     if (transfer->max_response && expected > transfer->max_response)
         return http_too_large(transfer, transfer->max_response, "max_response");
     if (!transfer->streamed && expected <= HTTP_MAX_RESERVE &&
-        !http_buffer_reserve(transfer->engine->core, &transfer->body, (size_t)expected))
+        !http_buffer_reserve(transfer->engine, &transfer->body, (size_t)expected))
         return http_no_memory(transfer);
     return SL_HTTP_GO_ON;
 }
@@ -477,7 +491,7 @@ static bool http_unfold(sl_http_transfer *transfer, const char **line, size_t *s
         ++*line;
         --*size;
     }
-    return http_buffer_append(transfer->engine->core, head, " ", 1);
+    return http_buffer_append(transfer->engine, head, " ", 1);
 }
 
 enum sl_http_verdict sl_http_on_head(sl_http_transfer *transfer, const char *line, size_t size)
@@ -501,7 +515,7 @@ enum sl_http_verdict sl_http_on_head(sl_http_transfer *transfer, const char *lin
         transfer->failure.code = "HEAD_TOO_LARGE";
         return SL_HTTP_ABORT;
     }
-    if (!http_buffer_append(core, &transfer->head, line, size))
+    if (!http_buffer_append(transfer->engine, &transfer->head, line, size))
         return http_no_memory(transfer);
     if (transfer->decompress && size > 17 && strncasecmp(line, "content-encoding:", 17) == 0)
         transfer->is_packed = true;
@@ -520,7 +534,7 @@ enum sl_http_verdict sl_http_on_body(sl_http_transfer *transfer, const char *dat
         return http_too_large(transfer, transfer->max_response, "max_response");
     if (transfer->streamed && transfer->is_packed && ahead > HTTP_MAX_UNPACKED)
         return http_too_large(transfer, HTTP_MAX_UNPACKED, "decompressed at once");
-    if (!http_buffer_append(transfer->engine->core, body, data, size))
+    if (!http_buffer_append(transfer->engine, body, data, size))
         return http_no_memory(transfer);
     transfer->received += size;
     transfer->last_activity = sl_now(transfer->engine->core);
