@@ -130,6 +130,23 @@ describe("sluice", function()
     assert.matches("nothing can wake one", result.err)
   end)
 
+  it("says so beside connections that are kept", function()
+    if not support.has "server" then return pending "this build has no server" end
+    local chunk = [[
+      local sluice = require "sluice"
+      local url = assert(io.read "l"):match "http://%S+"
+      assert(sluice.http.request { url = url })
+      sluice.task.channel():receive()
+    ]]
+    local binary = support.quote(support.binary)
+    local server = ("{ %s emulate & echo $! >&2; wait; } 2>&1"):format(binary)
+    local client = ("timeout 10 %s -e %s"):format(binary, support.quote(chunk))
+    local both = "%s | { read pid; %s; status=$?; kill $pid; exit $status; }"
+    local result = support.shell(both:format(server, client))
+    assert.are.equal(1, result.status)
+    assert.matches("nothing can wake one", result.err)
+  end)
+
   it("reports the error of a task that nobody can take", function()
     local result = support.sluice("-e", [[
       local task = require "sluice.task"

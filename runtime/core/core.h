@@ -56,10 +56,15 @@ struct sl_io {
     unsigned events;
     /** Called from the loop, with the events seen. It may stop or free any sl_io, this one too. */
     void (*on_ready)(sl_io *io, unsigned events);
+    /** As sl_io_park leaves it; kept by the core. */
+    bool is_parked;
 };
 
 /** Watches for exactly these events; 0 stops. Returns 0, or -1 without memory. Idempotent. */
 int sl_io_watch(sl_core *core, sl_io *io, unsigned events);
+/** Nobody waits for it at present: what is watched stays so, but keeps no loop from ending. Until
+ * the next sl_io_watch, which then costs no system call where the events are the same. */
+void sl_io_park(sl_core *core, sl_io *io);
 
 /* ---- time, in microseconds ---- */
 

@@ -26,8 +26,20 @@ static bool ios_reserve(sl_core *core, int fd)
     return true;
 }
 
+void sl_io_park(sl_core *core, sl_io *io)
+{
+    if (io->events == 0 || io->is_parked)
+        return;
+    io->is_parked = true;
+    core->ios_watched--;
+}
+
 int sl_io_watch(sl_core *core, sl_io *io, unsigned events)
 {
+    if (io->is_parked) {
+        io->is_parked = false;
+        core->ios_watched++;
+    }
     if (io->events == events || !core->backend)
         return 0;
     if (events != 0 && !ios_reserve(core, io->fd))

@@ -49,13 +49,17 @@ static curl_socket_t census_on_open(void *user, curlsocktype purpose, struct cur
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
     if (fd < 0)
         return CURL_SOCKET_BAD;
-    census_note(user, fd);
+    sl_curl_wire *wire = user;
+    sl_curl_socket_forget(wire, fd);
+    census_note(&wire->census, fd);
     return fd;
 }
 
 static int census_on_close(void *user, curl_socket_t fd)
 {
-    sl_curl_census *census = user;
+    sl_curl_wire *wire = user;
+    sl_curl_census *census = &wire->census;
+    sl_curl_socket_forget(wire, fd);
     if ((size_t)fd < census->size)
         census->inodes[fd] = census->ports[fd] = 0;
     return close(fd);
@@ -67,24 +71,26 @@ void sl_curl_census_name(sl_curl_census *census, curl_socket_t fd, long port)
         census->ports[fd] = (uint16_t)port;
 }
 
-bool sl_curl_census_has_bytes(const sl_curl_census *census, int port)
+int sl_curl_census_find(sl_curl_census *census, int port)
 {
     if (port <= 0)
-        return false;
+        return -1;
+    int *hint = &census->hints[port / 2 % CURL_HINTS];
+    if ((size_t)*hint < census->size && census->ports[*hint] == port)
+        return *hint;
     for (size_t fd = 0; fd < census->size; fd++) {
-        char byte;
-        if (census->ports[fd] == port && recv((int)fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
-            return true;
+        if (census->ports[fd] == port)
+            return *hint = (int)fd;
     }
-    return false;
+    return -1;
 }
 
-void sl_curl_census_watch(sl_curl_census *census, CURL *easy)
+void sl_curl_census_watch(sl_curl_wire *wire, CURL *easy)
 {
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, census_on_open);
-    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, census);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, wire);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, census_on_close);
-    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, census);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, wire);
 }
 
 size_t sl_curl_census_count(sl_curl_census *census)

@@ -26,11 +26,12 @@ enum {
  */
 static bool curl_is_stale(sl_curl_handle *handle, int local_port)
 {
+    sl_curl_wire *wire = handle->wire;
     long connections = 1;
     curl_easy_getinfo(handle->easy, CURLINFO_NUM_CONNECTS, &connections);
-    bool may_share = handle->wire->http2 && handle->transfer->target->secure;
+    bool may_share = wire->http2 && handle->transfer->target->secure;
     return connections == 0 && !may_share &&
-           sl_curl_census_has_bytes(&handle->wire->census, local_port);
+           sl_curl_socket_has_bytes(wire, sl_curl_census_find(&wire->census, local_port));
 }
 
 static int curl_on_prereq(void *user, char *remote, char *local, int remote_port, int local_port)
@@ -131,7 +132,7 @@ static void curl_set_constants(sl_curl_handle *handle)
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, handle);
     curl_easy_setopt(easy, CURLOPT_READFUNCTION, curl_on_read);
     curl_easy_setopt(easy, CURLOPT_READDATA, handle);
-    sl_curl_census_watch(&handle->wire->census, easy);
+    sl_curl_census_watch(handle->wire, easy);
     curl_set_tls(handle);
 }
 

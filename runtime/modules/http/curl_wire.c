@@ -6,12 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-
-struct sl_curl_socket {
-    sl_io io;
-    sl_curl_wire *wire;
-    sl_curl_socket *next, *next_free;
-};
+#include <sys/socket.h>
 
 enum {
     /** Connections kept from the start; never fewer than ran at once, or they would be closed. */
@@ -19,6 +14,9 @@ enum {
     /** Requests at once on a connection of HTTP/2: more of them wait for each other, fewer cost
      * handshakes. */
     CURL_STREAMS = 8,
+    /** Microseconds for which an idle connection is taken to be as the loop last saw it: one that a
+     * server closes has been silent for longer, and a look at it is a system call. */
+    CURL_FRESH = 1000000,
 };
 
 /* The one process-wide state, and libcurl forces it; libcurl 7.84 and later lock inside as well. */
@@ -133,6 +131,11 @@ static void curl_act(sl_curl_wire *wire, curl_socket_t fd, int events)
 static void curl_on_ready(sl_io *io, unsigned events)
 {
     sl_curl_socket *socket = (sl_curl_socket *)io;
+    if (socket->is_idle) {
+        sl_io_watch(socket->wire->core, io,
+                    0); /* bytes, or its end: see sl_curl_socket_has_bytes */
+        return;
+    }
     int bits =
         ((events & SL_READ) ? CURL_CSELECT_IN : 0) | ((events & SL_WRITE) ? CURL_CSELECT_OUT : 0);
     curl_act(socket->wire, io->fd, bits);
@@ -156,44 +159,89 @@ static int curl_on_timer(CURLM *multi, long delay, void *user)
     return 0;
 }
 
-static sl_curl_socket *curl_socket_take(sl_curl_wire *wire)
+static bool curl_reserve_sockets(sl_curl_wire *wire, int fd)
 {
-    sl_curl_socket *socket = wire->free_sockets;
-    if (socket) {
-        wire->free_sockets = socket->next_free;
-        return socket;
-    }
-    socket = sl_alloc_array(wire->core, 1, sizeof *socket);
-    if (!socket)
+    if ((size_t)fd < wire->socket_count)
+        return true;
+    size_t count = wire->socket_count ? wire->socket_count : 64;
+    while (count <= (size_t)fd)
+        count *= 2;
+    sl_curl_socket **sockets = sl_realloc(wire->core, wire->sockets, count * sizeof *sockets);
+    if (!sockets)
+        return false;
+    memset(sockets + wire->socket_count, 0, (count - wire->socket_count) * sizeof *sockets);
+    wire->sockets = sockets;
+    wire->socket_count = count;
+    return true;
+}
+
+static sl_curl_socket *curl_socket_of(sl_curl_wire *wire, int fd)
+{
+    if (!curl_reserve_sockets(wire, fd))
         return NULL;
-    socket->io.on_ready = curl_on_ready;
-    socket->wire = wire;
-    socket->next = wire->sockets;
-    wire->sockets = socket;
+    sl_curl_socket *socket = wire->sockets[fd];
+    if (!socket) {
+        socket = sl_alloc_array(wire->core, 1, sizeof *socket);
+        if (!socket)
+            return NULL;
+        socket->io.on_ready = curl_on_ready;
+        socket->io.fd = fd;
+        socket->wire = wire;
+        wire->sockets[fd] = socket;
+    }
     return socket;
+}
+
+static sl_curl_socket *curl_socket_known(const sl_curl_wire *wire, int fd)
+{
+    return fd >= 0 && (size_t)fd < wire->socket_count ? wire->sockets[fd] : NULL;
+}
+
+void sl_curl_socket_forget(sl_curl_wire *wire, int fd)
+{
+    sl_curl_socket *socket = curl_socket_known(wire, fd);
+    if (!socket)
+        return;
+    sl_io_watch(wire->core, &socket->io, 0);
+    socket->is_idle = false;
+}
+
+bool sl_curl_socket_has_bytes(const sl_curl_wire *wire, int fd)
+{
+    const sl_curl_socket *socket = curl_socket_known(wire, fd);
+    bool is_watched = socket && socket->is_idle && socket->io.events == SL_READ;
+    if (is_watched && sl_now(wire->core) - socket->idle_since < CURL_FRESH)
+        return false;
+    char byte;
+    return fd >= 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/** The next request may come at once, and would be watched as before: that is two system calls. */
+static void curl_socket_rest(sl_curl_wire *wire, sl_curl_socket *socket)
+{
+    socket->is_idle = true;
+    socket->idle_since = sl_now(wire->core);
+    if (socket->io.events == SL_READ)
+        sl_io_park(wire->core, &socket->io);
+    else
+        sl_io_watch(wire->core, &socket->io, 0);
 }
 
 static int curl_on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *of_socket)
 {
     (void)easy;
+    (void)of_socket;
     sl_curl_wire *wire = user;
-    sl_curl_socket *socket = of_socket;
     if (what == CURL_POLL_REMOVE) {
-        if (!socket)
-            return 0;
-        sl_io_watch(wire->core, &socket->io, 0);
-        socket->next_free = wire->free_sockets;
-        wire->free_sockets = socket;
-        curl_multi_assign(wire->multi, fd, NULL);
+        sl_curl_socket *known = curl_socket_known(wire, fd);
+        if (known)
+            curl_socket_rest(wire, known);
         return 0;
     }
-    if (!socket) {
-        socket = curl_socket_take(wire);
-        if (!socket)
-            return -1;
-        socket->io.fd = fd;
-        curl_multi_assign(wire->multi, fd, socket);
-    }
+    sl_curl_socket *socket = curl_socket_of(wire, fd);
+    if (!socket)
+        return -1;
+    socket->is_idle = false;
     unsigned events = ((what & CURL_POLL_IN) ? (unsigned)SL_READ : 0u) |
                       ((what & CURL_POLL_OUT) ? (unsigned)SL_WRITE : 0u);
     return sl_io_watch(wire->core, &socket->io, events);
@@ -268,12 +316,11 @@ static void curl_wire_close(sl_http_wire *base)
         curl_multi_cleanup(wire->multi);
     sl_timer_stop(&wire->timer);
     sl_curl_census_fini(&wire->census);
-    while (wire->sockets) {
-        sl_curl_socket *socket = wire->sockets;
-        wire->sockets = socket->next;
-        sl_io_watch(wire->core, &socket->io, 0);
-        sl_free(wire->core, socket);
+    for (size_t fd = 0; fd < wire->socket_count; fd++) {
+        sl_curl_socket_forget(wire, (int)fd);
+        sl_free(wire->core, wire->sockets[fd]);
     }
+    sl_free(wire->core, wire->sockets);
     sl_free(wire->core, wire->ca_file);
     sl_free(wire->core, wire->certificate);
     sl_free(wire->core, wire->key);

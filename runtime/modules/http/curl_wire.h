@@ -13,6 +13,11 @@ typedef struct sl_curl_wire sl_curl_wire;
 typedef struct sl_curl_handle sl_curl_handle;
 typedef struct sl_curl_socket sl_curl_socket;
 
+enum {
+    /** Descriptors remembered by their ports. */
+    CURL_HINTS = 1024,
+};
+
 /** The sockets that libcurl has opened, to be counted. */
 typedef struct sl_curl_census {
     sl_core *core;
@@ -21,6 +26,8 @@ typedef struct sl_curl_census {
     /** By descriptor: the port at our end, 0 until a first transfer has ended. */
     uint16_t *ports;
     size_t size;
+    /** By half of a port (they are all even, or all odd): which descriptor it may be. */
+    int hints[CURL_HINTS];
 } sl_curl_census;
 
 struct sl_curl_wire {
@@ -44,8 +51,18 @@ struct sl_curl_wire {
     /** Connections that libcurl may keep; grows with the peak of `running`. */
     long max_connects;
     sl_curl_census census;
-    /** Every watcher, and those not in use. */
-    sl_curl_socket *sockets, *free_sockets;
+    /** By descriptor; NULL where there was none. */
+    sl_curl_socket **sockets;
+    size_t socket_count;
+};
+
+/** A descriptor that libcurl waits for, or has waited for. */
+struct sl_curl_socket {
+    sl_io io;
+    sl_curl_wire *wire;
+    /** No transfer has it, since then; it is watched still, until something comes. */
+    bool is_idle;
+    int64_t idle_since;
 };
 
 /** An easy handle and what its options point at. */
@@ -77,13 +94,19 @@ void sl_curl_handle_free(sl_curl_handle *handle);
 /** Sets the options of a transfer. 0, or -1 without memory. */
 int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer);
 
+/* curl_wire.c */
+/** Bytes have come on an idle connection, which libcurl has not read. */
+bool sl_curl_socket_has_bytes(const sl_curl_wire *wire, int fd);
+/** It is about to be closed, or has been opened anew. */
+void sl_curl_socket_forget(sl_curl_wire *wire, int fd);
+
 /* curl_census.c */
 /** Makes an easy handle report the sockets it opens. */
-void sl_curl_census_watch(sl_curl_census *census, CURL *easy);
+void sl_curl_census_watch(sl_curl_wire *wire, CURL *easy);
 /** The connection at this descriptor has this port at our end. */
 void sl_curl_census_name(sl_curl_census *census, curl_socket_t fd, long port);
-/** Bytes have come on the connection with this port at our end, which libcurl has not read. */
-bool sl_curl_census_has_bytes(const sl_curl_census *census, int port);
+/** The descriptor of the connection with this port at our end; -1: not known. */
+int sl_curl_census_find(sl_curl_census *census, int port);
 /** How many are open. One system call for each: for a look at the pool, not for each request. */
 size_t sl_curl_census_count(sl_curl_census *census);
 void sl_curl_census_fini(sl_curl_census *census);
