@@ -144,14 +144,10 @@ local function make_settings(defaults, given, stream)
   return compile(settings)
 end
 
--- Options of a request that make settings of its own.
-local SETTINGS = { "timeout", "max_response", "verify", "ca_file", "decompress" }
-
 local function settings_of(self, given)
-  for index = 1, #SETTINGS do
-    if given[SETTINGS[index]] ~= nil then
-      return make_settings(self._defaults, given, given.stream == true)
-    end
+  if given.timeout ~= nil or given.max_response ~= nil or given.verify ~= nil or given.ca_file ~= nil
+    or given.decompress ~= nil then
+    return make_settings(self._defaults, given, given.stream == true)
   end
   return given.stream and self._streamed or self._whole
 end
