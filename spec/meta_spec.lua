@@ -32,6 +32,26 @@ describe("meta", function()
     assert.same({}, meta.get(setmetatable({}, { __facts = function() return nil end })))
   end)
 
+  it("makes facts when they are asked for first", function()
+    local made = 0
+    local function make()
+      made = made + 1
+      return { status = 200, timing = 1 }
+    end
+    local first, second, third = {}, {}, {}
+    assert.equal(first, meta.later(first, make))
+    assert.equal(0, made)
+    assert.same({ status = 200, timing = 1 }, meta.get(first))
+    assert.equal(meta.get(first), meta.get(first))
+    assert.equal(1, made)
+    meta.later(second, make)
+    meta.set(second, { timing = 2 })
+    assert.same({ status = 200, timing = 2 }, meta.get(second))
+    meta.set(third, { more = 3 })
+    meta.later(third, make)
+    assert.same({ status = 200, timing = 1, more = 3 }, meta.get(third))
+  end)
+
   it("forgets with the object", function()
     local kept = setmetatable({}, { __mode = "v" })
     do

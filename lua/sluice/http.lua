@@ -157,8 +157,11 @@ end
 local CALLER_OF_PERFORM = 2
 
 local function add_field(flat, where, name, value, level)
-  if type(value) == "number" then value = tostring(value) end
-  value = secret.reveal(value)
+  if type(value) == "number" then
+    value = tostring(value)
+  elseif type(value) ~= "string" then
+    value = secret.reveal(value)
+  end
   if type(name) ~= "string" or type(value) ~= "string" then
     local text = "%s: header %s must be a string, a number or a sluice.secret"
     error(text:format(where, tostring(name)), level + 1)

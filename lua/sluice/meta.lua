@@ -3,13 +3,17 @@
 
 local meta = {}
 
--- An entry lives as long as its object does.
+-- An entry lives as long as its object does. A function gives the facts when they are asked for.
 local facts = setmetatable({}, { __mode = "k" })
 
 -- What is known of the object, or nil. Its metatable may have a function `__facts` that gives what was
 -- known from the start, so that nothing is made for those that nobody asks about.
 local function known(object)
   local kept = facts[object]
+  if type(kept) == "function" then
+    kept = kept()
+    facts[object] = kept
+  end
   if kept then return kept end
   local its = getmetatable(object)
   local first = type(its) == "table" and rawget(its, "__facts")
@@ -29,6 +33,17 @@ function meta.set(object, more)
     facts[object] = kept
   end
   for name, value in pairs(more) do kept[name] = value end
+  return object
+end
+
+---As set, with facts that are made when somebody asks for them first.
+---@param object table|userdata|function
+---@param make fun(): table a fresh table; may not wait
+---@return table|userdata|function object
+function meta.later(object, make)
+  local its = getmetatable(object)
+  if facts[object] or (type(its) == "table" and rawget(its, "__facts")) then return meta.set(object, make()) end
+  facts[object] = make
   return object
 end
 

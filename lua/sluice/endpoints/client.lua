@@ -179,15 +179,17 @@ local function decode(self, call, res, body)
 end
 
 local function describe(value, res, body)
-  local facts = meta.get(res)
-  return meta.set(value, {
-    status = res.status,
-    headers = res.headers,
-    request_id = res.headers["x-request-id"] or res.headers["x-databricks-request-id"],
-    served_model = res.headers["served-model-name"],
-    timing = facts.timing,
-    raw = body,
-  })
+  return meta.later(value, function()
+    local fields = res.headers
+    return {
+      status = res.status,
+      headers = fields,
+      request_id = fields["x-request-id"] or fields["x-databricks-request-id"],
+      served_model = fields["served-model-name"],
+      timing = meta.get(res).timing,
+      raw = body,
+    }
+  end)
 end
 
 local function refuse(self, call, res)
