@@ -42,7 +42,8 @@ end
 ---@return table|userdata|function object
 function meta.later(object, make)
   local its = getmetatable(object)
-  if facts[object] or (type(its) == "table" and rawget(its, "__facts")) then return meta.set(object, make()) end
+  local has_first = type(its) == "table" and rawget(its, "__facts")
+  if facts[object] or has_first then return meta.set(object, make()) end
   facts[object] = make
   return object
 end
