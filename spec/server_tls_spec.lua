@@ -150,16 +150,18 @@ describe("server: TLS", function()
 
   it("says by close_notify that it is done, and by its lack that it is not", function()
     with_tls(function(server, _, _, app)
-      app:get("/cut", function()
+      local function cut_short()
         local first = true
-        return { body = function()
+        return function()
           if not first then error(require("sluice.errors").new("TruncatedStream"), 0) end
           first = false
           return "piece"
-        end }
-      end)
+        end
+      end
+      app:get("/cut", function() return { body = cut_short() } end)
+      app:get("/cut-stream", function() return { stream = cut_short() } end)
       local write = require("sluice.log").set_output(function() end)
-      for path, notified in pairs { ["/whole"] = true, ["/cut"] = false } do
+      for path, notified in pairs { ["/whole"] = true, ["/cut"] = false, ["/cut-stream"] = false } do
         local said = s_client(server, "-tls1_2 -quiet -msg",
           "GET " .. path .. [[ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n]])
         local found = said:find("<<< TLS 1.2, Alert [length 0002], warning close_notify", 1, true) ~= nil

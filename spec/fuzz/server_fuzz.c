@@ -77,6 +77,12 @@ int64_t sl_now(sl_core *core)
     return world.now;
 }
 
+int64_t sl_now_update(sl_core *core)
+{
+    (void)core;
+    return world.now;
+}
+
 void sl_timer_stop(sl_timer *timer)
 {
     for (int i = 0; i < TIMERS; i++) {
@@ -211,7 +217,7 @@ static void serve_anyhow(unsigned what)
     sl_exchange *x = world.taken;
     if (!x)
         return;
-    switch (what % 12) {
+    switch (what % 16) {
     case 0:
         sl_exchange_want(x, what & 16);
         break;
@@ -248,6 +254,23 @@ static void serve_anyhow(unsigned what)
     case 10:
         if (sl_exchange_begin(x, 500) && sl_exchange_field(x, "A\n", 2, "b", 1))
             sl_exchange_rewind(x);
+        break;
+    case 11:
+        if (sl_exchange_begin(x, 200)) {
+            sl_exchange_end_head(x, -1);
+            sl_exchange_hold(x, what & 16 ? 1000000 : 0);
+        }
+        break;
+    case 12:
+        if (x->is_stream)
+            sl_exchange_write_data(x, filler, what & 16 ? sizeof filler : 5);
+        break;
+    case 13:
+        (void)sl_exchange_flush_soon(x);
+        x->wants_room = sl_exchange_is_full(x);
+        break;
+    case 14:
+        sl_exchange_cut(x);
         break;
     default:
         sl_server_stop(&world.server);
