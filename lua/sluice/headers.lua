@@ -6,7 +6,8 @@ local headers = {}
 ---@class sluice.Headers
 ---@field [string] string? the first value of the field, by its name in any case; assigning replaces all of them
 
-local FIELDS = {} -- the private key under which an object keeps its array of { name, value }
+local FIELDS = {} -- the private key under which an object keeps name, value, name, value, ...
+local PLACES = {} -- and where the first value of a name in lower case is; made by the first look-up
 
 local metatable = { __name = "sluice.headers" }
 
@@ -14,48 +15,50 @@ local function fields_of(object)
   return rawget(object, FIELDS)
 end
 
+local function places_of(object)
+  local places, fields = {}, fields_of(object)
+  for index = #fields - 1, 1, -2 do places[fields[index]:lower()] = index + 1 end
+  rawset(object, PLACES, places)
+  return places
+end
+
 function metatable.__index(object, name)
   if type(name) ~= "string" then return nil end
-  name = name:lower()
-  for _, field in ipairs(fields_of(object)) do
-    if field[1]:lower() == name then return field[2] end
-  end
-  return nil
+  local places = rawget(object, PLACES) or places_of(object)
+  local place = places[name] or places[name:lower()]
+  return place and fields_of(object)[place]
 end
 
 function metatable.__newindex(object, name, value)
-  local fields, wanted = fields_of(object), name:lower()
-  local placed = value == nil
-  for index = #fields, 1, -1 do
-    if fields[index][1]:lower() == wanted then table.remove(fields, index) end
+  local old, kept, wanted = fields_of(object), {}, name:lower()
+  for index = 1, #old, 2 do
+    if old[index]:lower() ~= wanted then
+      kept[#kept + 1], kept[#kept + 2] = old[index], old[index + 1]
+    end
   end
-  if not placed then fields[#fields + 1] = { name, value } end
-end
-
-local function next_field(fields, state)
-  local index = state.index + 1
-  local field = fields[index]
-  state.index = index
-  if field then return field[1], field[2] end
-  return nil
+  if value ~= nil then kept[#kept + 1], kept[#kept + 2] = name, value end
+  rawset(object, FIELDS, kept)
+  rawset(object, PLACES, nil)
 end
 
 function metatable.__pairs(object)
-  local state = { index = 0 }
-  local fields = fields_of(object)
-  return function() return next_field(fields, state) end
+  local fields, index = fields_of(object), -1
+  return function()
+    index = index + 2
+    return fields[index], fields[index + 1]
+  end
 end
 
 function metatable.__len(object)
-  return #fields_of(object)
+  return #fields_of(object) // 2
 end
 
 -- In JSON, and so in a log line: the first value of each field by its name in lower case, secrets as `***`.
 function metatable.__tojson(object)
-  local map = {}
-  for _, field in ipairs(fields_of(object)) do
-    local name = field[1]:lower()
-    if map[name] == nil then map[name] = tostring(field[2]) end
+  local map, fields = {}, fields_of(object)
+  for index = 1, #fields, 2 do
+    local name = fields[index]:lower()
+    if map[name] == nil then map[name] = tostring(fields[index + 1]) end
   end
   return map
 end
@@ -64,12 +67,17 @@ local function is_headers(value)
   return getmetatable(value) == metatable
 end
 
+local function add_field(fields, name, value)
+  local count = #fields
+  fields[count + 1], fields[count + 2] = name, value
+end
+
 local function add_pairs(fields, source)
   for name, value in pairs(source) do
     if type(value) == "table" and getmetatable(value) == nil then
-      for _, one in ipairs(value) do fields[#fields + 1] = { name, one } end
+      for _, one in ipairs(value) do add_field(fields, name, one) end
     else
-      fields[#fields + 1] = { name, value }
+      add_field(fields, name, value)
     end
   end
 end
@@ -81,12 +89,19 @@ end
 function headers.new(source)
   local fields = {}
   if is_headers(source) then
-    for _, field in ipairs(fields_of(source)) do fields[#fields + 1] = { field[1], field[2] } end
+    table.move(fields_of(source), 1, 2 * #source, 1, fields)
   elseif source and type(source[1]) == "table" then
-    for _, field in ipairs(source) do fields[#fields + 1] = { field[1], field[2] } end
+    for _, field in ipairs(source) do add_field(fields, field[1], field[2]) end
   elseif source then
     add_pairs(fields, source)
   end
+  return setmetatable({ [FIELDS] = fields }, metatable)
+end
+
+---Makes a header object of an array `{ name, value, name, value, ... }`, which becomes its own. Never waits.
+---@param fields string[]
+---@return sluice.Headers
+function headers.adopt(fields)
   return setmetatable({ [FIELDS] = fields }, metatable)
 end
 
@@ -102,8 +117,8 @@ end
 ---@param name string
 ---@param value string|table a text, or a sluice.secret
 function headers.add(object, name, value)
-  local fields = fields_of(object)
-  fields[#fields + 1] = { name, value }
+  add_field(fields_of(object), name, value)
+  rawset(object, PLACES, nil)
 end
 
 ---All values of a field, in order; empty where there is none.
@@ -111,9 +126,9 @@ end
 ---@param name string
 ---@return string[]
 function headers.all(object, name)
-  local values, wanted = {}, name:lower()
-  for _, field in ipairs(fields_of(object)) do
-    if field[1]:lower() == wanted then values[#values + 1] = field[2] end
+  local values, fields, wanted = {}, fields_of(object), name:lower()
+  for index = 1, #fields, 2 do
+    if fields[index]:lower() == wanted then values[#values + 1] = fields[index + 1] end
   end
   return values
 end
@@ -122,8 +137,8 @@ end
 ---@param object sluice.Headers
 ---@return { [1]: string, [2]: string }[]
 function headers.list(object)
-  local list = {}
-  for index, field in ipairs(fields_of(object)) do list[index] = { field[1], field[2] } end
+  local list, fields = {}, fields_of(object)
+  for index = 1, #fields, 2 do list[#list + 1] = { fields[index], fields[index + 1] } end
   return list
 end
 

@@ -255,11 +255,7 @@ end
 local later = {
   reason = core.reason,
   facts = core.facts,
-  headers = function(record)
-    local flat, fields = core.fields(record), {}
-    for index = 1, #flat, 2 do fields[#fields + 1] = { flat[index], flat[index + 1] } end
-    return fields
-  end,
+  headers = function(record) return headers.adopt(core.fields(record)) end,
 }
 
 local function make_streamed(status, record, transfer)

@@ -15,6 +15,10 @@ local response = {}
 local methods = {}
 local metatable = { __name = "sluice.response" }
 
+local function as_headers(given)
+  return headers.is(given) and given or headers.new(given)
+end
+
 -- For sluice.meta.
 function metatable.__facts(self)
   local later = rawget(self, "_later")
@@ -23,7 +27,7 @@ end
 
 function metatable.__index(self, key)
   if key == "headers" then
-    self.headers = headers.new(rawget(self, "_later").headers(rawget(self, "_record")))
+    self.headers = as_headers(rawget(self, "_later").headers(rawget(self, "_record")))
     return self.headers
   end
   if key == "reason" then
@@ -46,12 +50,6 @@ function metatable.__close(self)
   self:close()
 end
 
--- Nil for a function: what it gives is made when the first header is asked for.
-local function make_headers(given)
-  if type(given) == "function" then return nil end
-  return headers.is(given) and given or headers.new(given)
-end
-
 ---Makes a response. `headers` may be a function that gives them when they are first asked for. Either `body` (all of it) or `read` is given.
 ---@param fields { status: integer, reason?: string, headers?: table|function, body?: string, read?: fun(): (string?, table?), close?: fun() } `read` gives the next piece, nil at the end, or nil and err; it may wait
 ---@return sluice.Response
@@ -59,7 +57,7 @@ function response.new(fields)
   return setmetatable({
     status = fields.status,
     reason = fields.reason or "",
-    headers = make_headers(fields.headers),
+    headers = type(fields.headers) ~= "function" and as_headers(fields.headers) or nil,
     _later = type(fields.headers) == "function" and { headers = fields.headers } or nil,
     _whole = fields.read == nil and (fields.body or "") or nil,
     _read = fields.read,

@@ -51,7 +51,7 @@ end
 local function lazy_fields(source)
   return {
     id = function(self) return source.id(self._source) end,
-    headers = function(self) return headers.new(source.headers(self._source)) end,
+    headers = function(self) return source.headers(self._source) end,
     remote = function(self) return source.remote(self._source) end,
     query = function(self) return first_values(self:query_pairs()) end,
     body = function(self)
@@ -168,7 +168,7 @@ end
 local in_process = {}
 
 function in_process.headers(source)
-  return source.given
+  return headers.new(source.given)
 end
 
 function in_process.remote()

@@ -27,7 +27,7 @@ function over_socket.id(exchange)
 end
 
 function over_socket.headers(exchange)
-  return exchange:headers()
+  return headers.adopt(exchange:headers())
 end
 
 function over_socket.remote(exchange)

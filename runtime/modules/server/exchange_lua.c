@@ -152,18 +152,16 @@ static int l_exchange_id(lua_State *L)
     return 1;
 }
 
-/* exchange:headers() -> array of { name, value } */
+/* exchange:headers() -> { name, value, name, value, ... } */
 static int l_exchange_headers(lua_State *L)
 {
     const sl_exchange *x = check_exchange(L)->x;
-    lua_createtable(L, x->head.count, 0);
+    lua_createtable(L, 2 * x->head.count, 0);
     for (int i = 0; i < x->head.count; i++) {
-        lua_createtable(L, 2, 0);
         push_span(L, x, x->head.fields[i].name);
-        lua_rawseti(L, -2, 1);
+        lua_rawseti(L, -2, 2 * i + 1);
         push_span(L, x, x->head.fields[i].value);
-        lua_rawseti(L, -2, 2);
-        lua_rawseti(L, -2, i + 1);
+        lua_rawseti(L, -2, 2 * i + 2);
     }
     return 1;
 }
