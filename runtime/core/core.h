@@ -72,6 +72,8 @@ void sl_io_park(sl_core *core, sl_io *io);
 int64_t sl_now(sl_core *core);
 /** Reads the clock again: call it after long work, before starting a timer. */
 int64_t sl_now_update(sl_core *core);
+/** Now as task.now() tells it, read afresh: on the clock of the running task, real or simulated. */
+int64_t sl_now_running(lua_State *L);
 
 /** A timer, embedded in its owner; zero it before first use. */
 typedef struct sl_timer sl_timer;

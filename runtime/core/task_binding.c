@@ -42,11 +42,15 @@ static sl_clock *clock_of(lua_State *L)
     return core->current ? core->current->clock : &core->real;
 }
 
-static int l_task_now(lua_State *L)
+int64_t sl_now_running(lua_State *L)
 {
     sl_clock *clock = clock_of(L);
-    int64_t now = clock && clock->simulated ? clock->now : sl_clock_read();
-    lua_pushnumber(L, (lua_Number)now / 1e6);
+    return clock && clock->simulated ? clock->now : sl_clock_read();
+}
+
+static int l_task_now(lua_State *L)
+{
+    lua_pushnumber(L, (lua_Number)sl_now_running(L) / 1e6);
     return 1;
 }
 
