@@ -37,7 +37,7 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-proto
 	-Wwrite-strings -Wformat=2 -Wundef -Wconversion -Wno-sign-conversion $(WERROR)
 OWN_CFLAGS = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread
 INCLUDES = -Iruntime -isystem /usr/include/lua5.4 -isystem /usr/share/include/llhttp
-LIBS = -lcurl $(TLS_LIBS) -lcares -lev -lm -ldl -pthread
+LIBS = -lcurl $(TLS_LIBS) -lcrypto -lcares -lev -lm -ldl -pthread
 # runtime/host/lazy.c loads libcurl and OpenSSL when they are first called.
 BINARY_LIBS = -Wl,--whole-archive $(STATIC)/liblua5.4.a -Wl,--no-whole-archive \
 	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a -lm -ldl -pthread
@@ -47,7 +47,7 @@ $(error WITHOUT can leave out: server)
 endif
 ifeq ($(filter server,$(WITHOUT)),)
 # of the server only: libcurl brings its own
-TLS_LIBS = -lssl -lcrypto
+TLS_LIBS = -lssl
 LLHTTP_OBJECTS = $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o $(BUILD)/llhttp/llhttp.o
 endif
 WITHOUT_CFLAGS = $(foreach module,$(WITHOUT),-DSLUICE_WITHOUT_$(shell echo $(module) | tr a-z A-Z))

@@ -38,6 +38,8 @@ int luaopen_sluice_core_backoff(lua_State *L);
 int luaopen_sluice_core_terminal(lua_State *L);
 int luaopen_sluice_core_http(lua_State *L);
 int luaopen_sluice_core_sse(lua_State *L);
+int luaopen_sluice_core_lru(lua_State *L);
+int luaopen_sluice_core_digest(lua_State *L);
 #ifndef SLUICE_WITHOUT_SERVER
 int luaopen_sluice_core_server(lua_State *L);
 #else
@@ -63,6 +65,8 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.terminal", luaopen_sluice_core_terminal},
     {"sluice.core.http", luaopen_sluice_core_http},
     {"sluice.core.sse", luaopen_sluice_core_sse},
+    {"sluice.core.lru", luaopen_sluice_core_lru},
+    {"sluice.core.digest", luaopen_sluice_core_digest},
     {"sluice.core.server", luaopen_sluice_core_server},
     {"sluice.core.host", luaopen_sluice_core_host},
     {"cjson", luaopen_cjson},

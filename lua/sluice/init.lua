@@ -9,6 +9,7 @@
 ---@field log sluice.log log lines
 ---@field retry sluice.retry policies of trying again
 ---@field layers sluice.layers what goes around an endpoint
+---@field cache sluice.cache caches, and the key of a request
 ---@field transports sluice.transports what carries requests: an app in process, faults, cassettes
 ---@field errors sluice.errors failures as values
 ---@field progress sluice.progress progress bars
@@ -38,8 +39,9 @@ local functions = {
 }
 
 local modules = {
-  task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, errors = true,
-  progress = true, sse = true, stream = true, headers = true, response = true, transports = true,
+  task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, cache = true,
+  errors = true, progress = true, sse = true, stream = true, headers = true, response = true,
+  transports = true,
 }
 
 local function unknown(name)

@@ -10,6 +10,7 @@
 #define CURL_DISABLE_TYPECHECK
 #include <curl/curl.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/ssl.h>
 
 #include <dlfcn.h>
@@ -125,6 +126,19 @@ LAZY_VOID(crypto, BIO_set_init, (BIO * bio, int init), (bio, init))
 LAZY_VOID(crypto, BIO_set_flags, (BIO * bio, int flags), (bio, flags))
 LAZY_VOID(crypto, BIO_clear_flags, (BIO * bio, int flags), (bio, flags))
 LAZY_VOID(crypto, ERR_clear_error, (void), ())
+LAZY(crypto, EVP_MD *, EVP_MD_fetch,
+     (OSSL_LIB_CTX * context, const char *algorithm, const char *properties),
+     (context, algorithm, properties))
+LAZY_VOID(crypto, EVP_MD_free, (EVP_MD * algorithm), (algorithm))
+LAZY(crypto, EVP_MD_CTX *, EVP_MD_CTX_new, (void), ())
+LAZY_VOID(crypto, EVP_MD_CTX_free, (EVP_MD_CTX * context), (context))
+LAZY(crypto, int, EVP_DigestInit_ex2,
+     (EVP_MD_CTX * context, const EVP_MD *algorithm, const OSSL_PARAM *parameters),
+     (context, algorithm, parameters))
+LAZY(crypto, int, EVP_DigestUpdate, (EVP_MD_CTX * context, const void *bytes, size_t size),
+     (context, bytes, size))
+LAZY(crypto, int, EVP_DigestFinal_ex, (EVP_MD_CTX * context, unsigned char *digest, unsigned *size),
+     (context, digest, size))
 LAZY(crypto, unsigned long, ERR_peek_error, (void), ())
 LAZY(crypto, const char *, ERR_reason_error_string, (unsigned long code), (code))
 LAZY(ssl, const SSL_METHOD *, TLS_server_method, (void), ())
