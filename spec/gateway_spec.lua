@@ -32,7 +32,7 @@ local function with_gateway(host, words, f)
         local ok, message = xpcall(f, debug.traceback, url, pid)
         os.execute(("kill %d 2>/dev/null"):format(pid))
         assert(started, support.read_file(errs))
-        if not ok then error(message .. "\n" .. support.read_file(errs), 0) end
+        if not ok then error(tostring(message) .. "\n" .. support.read_file(errs), 0) end
       end)
     end)
   end)

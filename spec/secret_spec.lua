@@ -52,6 +52,15 @@ describe("a secret", function()
   end)
 end)
 
+describe("secret.mask_json", function()
+  it("finds a secret as JSON writes it", function()
+    local token = secret.new 'a "quoted" secret\n'
+    local text = require("sluice.json").encode { text = 'x a "quoted" secret\n y' }
+    assert.equal('{"text":"x *** y"}', secret.mask_json(text))
+    assert.is_true(secret.is(token))
+  end)
+end)
+
 describe("secret.mask", function()
   it("replaces every live secret", function()
     local one, two = secret.new("first-secret-value"), secret.new("second-secret")

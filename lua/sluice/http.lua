@@ -35,6 +35,7 @@ local http = {}
 ---@field _engine userdata
 ---@field _whole table the settings of a whole answer without options of its own
 ---@field _streamed table those of a streamed one
+---@field _by_limits table<table, table> those of tables of time limits that were seen before
 
 local function is_count_or_zero(value)
   return math.type(value) == "integer" and value >= 0, "an integer of at least 0"
@@ -144,12 +145,38 @@ local function make_settings(defaults, given, stream)
   return compile(settings)
 end
 
+local LIMITS = { "queue", "connect", "first_byte", "first_event", "idle", "total" }
+
+local function is_unchanged(kept, limits)
+  for index = 1, #LIMITS do
+    local name = LIMITS[index]
+    if kept[name] ~= limits[name] then return false end
+  end
+  return true
+end
+
+-- A layer gives the same table of limits with each request: settings are made of it once, and again when
+-- it has changed.
+local function settings_by_limits(self, given)
+  local limits, key = given.timeout, given.stream and "streamed" or "whole"
+  local kept = self._by_limits[limits]
+  if kept and kept[key] and is_unchanged(kept, limits) then return kept[key] end
+  if not kept or not is_unchanged(kept, limits) then
+    kept = {}
+    for _, name in ipairs(LIMITS) do kept[name] = limits[name] end
+    self._by_limits[limits] = kept
+  end
+  kept[key] = make_settings(self._defaults, given, given.stream == true)
+  return kept[key]
+end
+
 local function settings_of(self, given)
-  if given.timeout ~= nil or given.max_response ~= nil or given.verify ~= nil or given.ca_file ~= nil
-    or given.decompress ~= nil then
+  if given.max_response ~= nil or given.verify ~= nil or given.ca_file ~= nil or given.decompress ~= nil then
     return make_settings(self._defaults, given, given.stream == true)
   end
-  return given.stream and self._streamed or self._whole
+  if given.timeout == nil then return given.stream and self._streamed or self._whole end
+  if type(given.timeout) == "table" then return settings_by_limits(self, given) end
+  return make_settings(self._defaults, given, given.stream == true)
 end
 
 -- Levels of error(): the public functions end in `return perform(...)`, a tail call, so the caller of
@@ -436,6 +463,8 @@ local ENGINE = {
   "dns_over_tcp",
 }
 
+local BY_LIMITS = { __mode = "k" }
+
 local function engine_options(given)
   local made = {}
   for _, name in ipairs(ENGINE) do made[name] = given[name] end
@@ -468,6 +497,7 @@ function http.client(given)
     _engine = engine,
     _defaults = defaults,
     _redirects = given.redirects,
+    _by_limits = setmetatable({}, BY_LIMITS),
     _whole = make_settings(defaults, {}, false),
     _streamed = make_settings(defaults, {}, true),
   }, metatable)
