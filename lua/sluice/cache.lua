@@ -5,7 +5,6 @@ local identity = require "sluice.cache.identity"
 local lru = require "sluice.core.lru"
 local options = require "sluice.options"
 
----@class sluice.cache
 local cache = {}
 
 ---Where layers.cache keeps answers: anything with these two methods, which may wait. What fails is a miss.

@@ -66,8 +66,8 @@ end
 
 -- What there is: the names above, and one file each.
 local function names()
-  local all = { breaker = true, fallback = true, hedge = true, limit = true, log = true, retry = true }
-  all.timeout = true
+  local all = { breaker = true, cache = true, fallback = true, hedge = true, limit = true, log = true }
+  all.retry, all.timeout = true, true
   for name in next, layers do all[name] = true end
   return all
 end

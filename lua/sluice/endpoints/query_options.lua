@@ -5,7 +5,7 @@
 ---@field timeout? number|sluice.Timeout seconds
 ---@field request_id? string sent as X-Request-Id
 ---@field served_model? string asks one served model of the endpoint instead of the routes' choice
----@field cache? any read by layers.cache
+---@field cache? "no-store"|"refresh"|"only-if-cached"|{ max_age: number } read by layers.cache
 ---@field progress? any read by those who show progress
 
 ---@type sluice.OptionSpec

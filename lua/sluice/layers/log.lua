@@ -37,6 +37,7 @@ local function describe(fields, value, err, usage)
     fields.answered_by, fields.degraded = facts.answered_by, facts.degraded[1].error.kind
   end
   fields.hedged = facts.hedged and facts.hedged.won
+  fields.cache = facts.cache and facts.cache.result
   fields.prompt_tokens = math.type(usage.prompt_tokens) and usage.prompt_tokens or nil
   fields.completion_tokens = math.type(usage.completion_tokens) and usage.completion_tokens or nil
   local attempts = facts.attempts

@@ -1,0 +1,56 @@
+#!/usr/bin/env sluice
+-- SPDX-License-Identifier: MIT
+-- Asks the same things again and again, and pays for each once: answers are kept, and shared while they come.
+--
+--     sluice cached_query.lua ENDPOINT [ROUNDS]
+--     sluice --emulator scripts/cached_query.lua
+local sluice = require "sluice"
+local cache, layers, task = sluice.cache, sluice.layers, sluice.task
+
+local name, rounds = arg[1], tonumber(arg[2] or 3)
+local workspace = assert(sluice.workspace())
+if not name then -- try it out: an endpoint of our own
+  name = "cached"
+  assert(workspace.serving_endpoints:create_and_wait {
+    name = name,
+    config = { served_entities = { { entity_name = "main.demo.rivers", entity_version = "1",
+      workload_size = "Small", scale_to_zero_enabled = true } } },
+  })
+end
+
+local store = cache.lru { max_entries = 10000, max_bytes = 64 << 20 }
+local chat = sluice.pipeline(workspace:endpoint(name), {
+  layers.cache { -- outermost: what is kept costs no retry, no rate and no time
+    store = store, ttl = 3600, -- seconds that an answer is fresh
+    stale_while_revalidate = 600, -- then it is given that long while a new one is asked for,
+    stale_if_error = 86400, -- and for a day where none is to be had
+  },
+  layers.retry { attempts = 3 },
+  layers.timeout { total = 30 },
+})
+
+-- Each question three times at once: as a query, once more, and as a stream.
+local function ask(question)
+  local request = { messages = { { role = "user", content = question } }, temperature = 0, max_tokens = 20 }
+  local answers = task.map({ "query", "query", "stream" }, function(method)
+    local answer, err = chat[method](chat, request)
+    if answer and method == "stream" then assert(answer:collect()) end
+    return answer, err
+  end)
+  local words = {}
+  for index, answer in ipairs(answers) do
+    words[index] = answer.ok and sluice.meta(answer.value).cache.result or answer.error.kind
+  end
+  return table.concat(words, ", ")
+end
+
+for round = 1, rounds do
+  for _, question in ipairs { "What is a sluice?", "Who opens it?" } do
+    local from = task.now()
+    print(("round %d: %s %s in %.1f ms"):format(round, question, ask(question), (task.now() - from) * 1e3))
+  end
+end
+
+local kept, counts = store:stats(), chat.cache
+print(("%d calls for %d requests: %d hits, %d joined; %d answers kept in %d bytes"):format(
+  counts.misses, counts.hits + counts.misses + counts.joins, counts.hits, counts.joins, kept.entries, kept.bytes))
