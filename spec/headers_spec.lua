@@ -17,7 +17,8 @@ describe("headers", function()
 
   it("are read in any case, the first of a name", function()
     for _, fields in ipairs {
-      headers.new { { "A", "1" }, { "b", "2" }, { "a", "3" } }, headers.adopt { "A", "1", "b", "2", "a", "3" },
+      headers.new { { "A", "1" }, { "b", "2" }, { "a", "3" } },
+      headers.adopt { "A", "1", "b", "2", "a", "3" },
     } do
       assert.same({ "1", "1", "2" }, { fields.a, fields.A, fields.B })
       assert.is_nil(fields.c)

@@ -20,6 +20,8 @@ return setmetatable(host, {
   __index = function(self, name)
     return core[name] or no_function(self, name)
   end,
-  __newindex = function(_, name) error(("host.%s: functions come from the host"):format(tostring(name)), 2) end,
+  __newindex = function(_, name)
+    error(("host.%s: functions come from the host"):format(tostring(name)), 2)
+  end,
   __pairs = function() return next, core, nil end,
 })
