@@ -189,6 +189,8 @@ struct sl_http_transfer {
     int64_t started, admitted, resolved, ready, first_byte, last_activity, ended;
     int64_t connect_time, tls_time;
     uint64_t max_response;
+    /** Bytes of a streamed body that may be ahead of its reader. */
+    size_t high_water;
     /** Of the answer's body, where its head says so. */
     uint64_t length;
     const char *request_body;

@@ -11,8 +11,10 @@
 enum {
     /** A head, all its lines. Servers send some hundred bytes; proxies allow 8 to 64 KB. */
     HTTP_MAX_HEAD = 256 * 1024,
-    /** Bytes of a streamed body at which reading stops: eight pieces of 16 KB as libcurl gives
-     * them, so that a fast reader seldom meets it and 1000 readers that sleep hold 128 MB. */
+    /** Bytes of a streamed body at which reading stops: one piece of libcurl's at first, so that
+     * thousands of readers that sleep hold little; twice as much each time a reader empties what
+     * was full, up to eight pieces, which a fast reader seldom meets. */
+    HTTP_FIRST_WATER = 16 * 1024,
     HTTP_HIGH_WATER = 128 * 1024,
     /** Bytes of a compressed body that may come out of one read of the wire: a thousand times what
      * went in is the most of gzip, zstd and brotli know no such bound. */
@@ -186,6 +188,7 @@ static bool http_copy_request(sl_http_transfer *transfer, const sl_http_request 
     transfer->request_body_size = request->body_size;
     transfer->is_upload = request->upload;
     transfer->streamed = settings->streamed;
+    transfer->high_water = HTTP_FIRST_WATER;
     transfer->verify = settings->verify;
     transfer->decompress = settings->decompress;
     if (settings->ca_file) {
@@ -263,6 +266,8 @@ void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size)
     if (!transfer->paused || transfer->state != SL_HTTP_BODY)
         return;
     sl_http_engine *engine = transfer->engine;
+    if (body->size == 0 && transfer->high_water < HTTP_HIGH_WATER)
+        transfer->high_water *= 2;
     transfer->paused = false;
     transfer->last_activity = sl_now_update(engine->core);
     sl_http_limits_update(transfer);
@@ -526,7 +531,7 @@ enum sl_http_verdict sl_http_on_body(sl_http_transfer *transfer, const char *dat
 {
     sl_http_buffer *body = &transfer->body;
     size_t ahead = body->size - body->taken;
-    if (transfer->streamed && !transfer->is_packed && ahead >= HTTP_HIGH_WATER) {
+    if (transfer->streamed && !transfer->is_packed && ahead >= transfer->high_water) {
         transfer->paused = true;
         return SL_HTTP_PAUSE;
     }
@@ -540,7 +545,7 @@ enum sl_http_verdict sl_http_on_body(sl_http_transfer *transfer, const char *dat
     transfer->last_activity = sl_now(transfer->engine->core);
     if (transfer->streamed && transfer->on_change)
         transfer->on_change(transfer);
-    if (!transfer->streamed || !transfer->is_packed || ahead + size < HTTP_HIGH_WATER)
+    if (!transfer->streamed || !transfer->is_packed || ahead + size < transfer->high_water)
         return SL_HTTP_GO_ON;
     /* refused now, libcurl would copy all that it has decompressed at each resume */
     transfer->paused = true;
