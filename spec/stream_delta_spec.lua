@@ -50,12 +50,34 @@ describe("sluice.stream.delta", function()
       if type(chunk) == "table" then assert.are.equal(case[4], delta.is_last(chunk), shown) end
     end
     assert.are.equal("stop", delta.finish_reason(CASES[5][1]))
+    local plain = {}
+    for _, case in ipairs(CASES) do plain[#plain + 1] = delta.plain(case[1]) end
+    assert.are.same({ "a" }, plain) -- the first one; the others say more, or say it differently
+    assert.are.equal("b", delta.plain(choice { index = 0, delta = { role = "assistant", content = "b" } }))
+    assert.is_nil(delta.plain(choice { delta = { content = "b", refusal = "no" } }))
+    assert.is_nil(delta.plain { choices = { { delta = { content = "b" } } }, error = {} })
     assert.are.equal("ab", delta.text_of_content { { type = "text", text = "ab" }, 7 })
     assert.is_nil(delta.text_of_content(json.null))
   end)
 end)
 
 describe("sluice.stream.collector", function()
+  it("makes the same of plain text, told apart or not", function()
+    local one, other = collector.new(), collector.new()
+    for index = 1, 1000 do
+      local usage = index % 100 == 0 and { total_tokens = index } or nil
+      local piece = { id = "c", choices = { { delta = { content = index .. " " } } }, usage = usage }
+      one:add_text(index .. " ", piece)
+      other:add(piece)
+    end
+    assert.are.same(other:answer(), one:answer())
+    assert.are.equal(1000, one:answer().usage.total_tokens)
+    assert(one:text():find "^1 2 3 .* 999 1000 $")
+    one:add(choice { delta = { content = { { type = "text", text = "end" } } } })
+    one:add_text("!", choice { delta = { content = "!" } })
+    assert.are.same({ { type = "text", text = other:text() .. "end!" } }, one:answer().choices[1].message.content)
+  end)
+
   it("takes whatever comes", function()
     math.randomseed(20260801)
     local values = {

@@ -462,6 +462,30 @@ describe("endpoint:stream", function()
     assert.is_true(gone)
   end)
 
+  it("does not grow while its readers sleep", function()
+    local written, streams = 0, {}
+    local endpoint = endpoint_of { function(connection)
+      local piece = stream_server.chunk(delta(("x"):rep(8000)))
+      while connection:write(piece) do written = written + 1 end
+    end }
+    for index = 1, 10 do streams[index] = assert(endpoint:stream(REQUEST)) end
+    local still
+    repeat -- until the sockets are full
+      still = written
+      task.sleep(0.2)
+    until written == still
+    collectgarbage()
+    local heap = collectgarbage "count"
+    task.sleep(0.3)
+    collectgarbage()
+    assert(collectgarbage "count" < heap + 64)
+    assert.are.equal(still, written)
+    for _, stream in ipairs(streams) do
+      assert(stream:next())
+      stream:close()
+    end
+  end)
+
   it("leaves nothing open", function()
     for _ = 1, 3 do texts(assert(stream_of { delta "a", DONE })) end
     helper.stop()

@@ -285,22 +285,16 @@ local later = {
   headers = function(record) return headers.adopt(core.fields(record)) end,
 }
 
-local function make_streamed(status, record, transfer)
-  local res
-  res = response.new {
-    status = status,
-    reason = core.reason(record),
-    headers = function() return later.headers(record) end,
-    read = function()
-      local piece, failure = transfer:read()
-      if piece then return piece end
-      meta.set(res, transfer:facts())
-      if failure then return nil, make_error(failure) end
-      return nil
-    end,
-    close = function() transfer:close() end,
-  }
-  return meta.set(res, core.facts(record))
+function later.read(transfer, res)
+  local piece, failure = transfer:read()
+  if piece then return piece end
+  meta.set(res, transfer:facts())
+  if failure then return nil, make_error(failure) end
+  return nil
+end
+
+function later.close(transfer)
+  transfer:close()
 end
 
 local abandoned = { __close = function(guard) if guard.transfer then guard.transfer:close() end end }
@@ -338,7 +332,7 @@ local function exchange(self, method, url, fields, body, next_piece, settings)
     status, record, content = self._engine:perform(method, url, fields, body, settings.compiled)
   end
   if status then
-    if settings.stream then return make_streamed(status, record, content) end
+    if settings.stream then return response.streamed(status, content, later, record) end
     return response.whole(status, content, later, record)
   end
   if type(record) == "string" then return false, record end

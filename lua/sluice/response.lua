@@ -59,9 +59,11 @@ function response.new(fields)
     reason = fields.reason or "",
     headers = type(fields.headers) ~= "function" and as_headers(fields.headers) or nil,
     _later = type(fields.headers) == "function" and { headers = fields.headers } or nil,
-    _whole = fields.read == nil and (fields.body or "") or nil,
+    _whole = fields.read == nil and (fields.body or ""), -- false, so that no metamethod is asked
+    _ended = false,
+    _handle = false,
     _read = fields.read,
-    _close = fields.close,
+    _close = fields.close or false,
   }, metatable)
 end
 
@@ -73,6 +75,20 @@ end
 ---@return sluice.Response
 function response.whole(status, body, later, record)
   return setmetatable({ status = status, _whole = body, _later = later, _record = record }, metatable)
+end
+
+---As response.whole for a body that comes in pieces: `later` also has `read(handle, response)` and
+---`close(handle)`, as of response.new.
+---@param status integer
+---@param handle any
+---@param later table
+---@param record any
+---@return sluice.Response
+function response.streamed(status, handle, later, record)
+  return setmetatable({
+    status = status, _whole = false, _ended = false, _handle = handle, _read = later.read,
+    _close = later.close, _later = later, _record = record,
+  }, metatable)
 end
 
 ---Whether the value is a response.
@@ -93,7 +109,7 @@ function methods.read(self)
     return whole
   end
   if self._ended then return nil, self._failure end
-  local piece, err = self._read()
+  local piece, err = self._read(self._handle, self)
   if not piece then
     self._ended, self._failure = true, err
     self:close()
@@ -183,8 +199,8 @@ end
 ---Lets go of the connection. What was read stays. Idempotent, never waits.
 function methods.close(self)
   local close = self._close
-  self._close, self._ended = nil, true
-  if close then close() end
+  self._close, self._ended = false, true
+  if close then close(self._handle) end
 end
 
 return response

@@ -8,6 +8,8 @@ local task = require "sluice.task"
 
 local sse = {}
 
+local now, timeout = task.now, task.timeout
+
 ---One event of a stream.
 ---@class sluice.SseEvent
 ---@field data string the data lines, joined by line feeds
@@ -85,17 +87,10 @@ end
 ---@class sluice.SseSource
 ---@field events integer events so far
 ---@field bytes integer bytes of the body so far
----@field last_event_id string?
----@field retry integer? milliseconds
+---@field fed number when the last of them came
+---@field refused string? see `accept`
 local source_methods = {}
-local source_metatable = { __name = "sluice.sse.source" }
-
-function source_metatable.__index(self, key)
-  local method = source_methods[key]
-  if method then return method end
-  if key == "last_event_id" or key == "retry" then return self._reader[key] end
-  return nil
-end
+local source_metatable = { __name = "sluice.sse.source", __index = source_methods }
 
 function source_metatable.__close(self)
   self:close()
@@ -103,7 +98,8 @@ end
 
 ---@class sluice.SseOptions: sluice.SseReaderOptions
 ---@field idle? number seconds to wait for an event, any number; comments are none
-local SOURCE = { max_event = "count?", last_event_id = "string?", idle = "seconds?" }
+---@field accept? fun(piece: string): boolean? called with each piece of the body until it says true; false: no event stream, which ends it with `refused` = the piece and leaves the response open
+local SOURCE = { max_event = "count?", last_event_id = "string?", idle = "seconds?", accept = "callable?" }
 
 ---Reads the body of a response as an event stream, whatever its status and type are. Never waits.
 ---@param res sluice.Response
@@ -111,15 +107,19 @@ local SOURCE = { max_event = "count?", last_event_id = "string?", idle = "second
 ---@return sluice.SseSource
 function sse.open(res, given)
   given = options.check("sse.open", given, SOURCE)
-  local reader = sse.reader { max_event = given.max_event, last_event_id = given.last_event_id }
+  local max_event = given.max_event or MAX_EVENT
   return setmetatable({
     _res = res,
-    _reader = reader,
-    _core = reader._core,
-    _idle = given.idle,
-    _fed = 0, -- when the bytes that are being read came
+    _read = res.read, -- a response finds its methods by a function
+    _core = core.reader(max_event, given.last_event_id),
+    _max_event = max_event,
+    _idle = given.idle or false,
+    _accept = given.accept or false,
+    _ended = false,
+    _failure = nil,
     events = 0,
     bytes = 0,
+    fed = 0,
   }, source_metatable)
 end
 
@@ -137,49 +137,75 @@ local function silent(source, seconds)
   })
 end
 
--- The next piece of the body; nil at the end, nil and err.
-local function read(source, seconds, deadline)
-  local res = source._res
-  if not deadline then return res:read() end
-  local piece, err = task.timeout(deadline - task.now(), res.read, res)
-  if piece == nil and errors.is(err) and err.limit == "task.timeout" and task.now() >= deadline then
-    return nil, silent(source, seconds)
-  end
-  return piece, err
+-- The body gave no piece before the deadline: it has ended, failed, or is late.
+local function finish(source, err, deadline, seconds)
+  source._core:reset()
+  local is_late = deadline and errors.is(err) and err.limit == "task.timeout" and now() >= deadline
+  return fail(source, is_late and silent(source, seconds) or err)
 end
 
-local function wait_for_event(source, seconds)
-  local deadline = seconds and seconds < math.huge and task.now() + seconds
+-- Whether the body may be an event stream, as far as this piece tells.
+local function accept(source, piece)
+  local said = source._accept(piece)
+  if said then source._accept = false end
+  if said ~= false then return true end
+  source._ended, source.refused = true, piece
+  return false
+end
+
+---The next event, if no more bytes are needed for it; nil else. Never waits.
+---@return sluice.SseEvent|nil|false event false: it is too large; next() gives the err
+function source_methods:ready()
+  local event = self._core:take(self.fed)
+  if event then self.events = self.events + 1 end
+  return event
+end
+
+---The next event that needs more bytes; nil at the end; nil and err. Waits.
+---@param deadline? number as task.now(), until which it waits for one, comments or not
+---@param seconds? number how long that is, for the err
+---@return sluice.SseEvent? event
+---@return sluice.Error? err as of next
+function source_methods:wait(deadline, seconds)
+  if self._ended then return nil, self._failure end
+  local res, read_piece = self._res, self._read
   while true do
-    local piece, err = read(source, seconds, deadline)
-    if not piece then
-      source._core:reset()
-      return fail(source, err)
+    local piece, err
+    if deadline then
+      piece, err = timeout(deadline - now(), read_piece, res)
+    else
+      piece, err = read_piece(res)
     end
-    source.bytes, source._fed = source.bytes + #piece, task.now()
-    source._core:give(piece)
-    local event = source._core:take(source._fed)
+    if not piece then return finish(self, err, deadline, seconds) end
+    self.bytes, self.fed = self.bytes + #piece, now()
+    if self._accept and not accept(self, piece) then return nil end
+    self._core:give(piece)
+    local event = self._core:take(self.fed)
     if event then
-      source.events = source.events + 1
+      self.events = self.events + 1
       return event
     end
-    if event == false then return fail(source, too_large(source._reader._max_event)) end
+    if event == false then return fail(self, too_large(self._max_event)) end
   end
 end
 
----The next event; nil at the end; nil and err. Waits.
----@param seconds? number for which it waits for one, comments or not; `idle`
+---The next event; nil at the end; nil and err. Waits for `idle` seconds at the most, comments or not.
 ---@return sluice.SseEvent? event
 ---@return sluice.Error? err of the transport, EventTooLarge, or TimeoutError (`limit` "idle") with `events` and `bytes` so far
-function source_methods:next(seconds)
+function source_methods:next()
   if self._ended then return nil, self._failure end
-  local event = self._core:take(self._fed)
-  if event then
-    self.events = self.events + 1
-    return event
-  end
-  if event == false then return fail(self, too_large(self._reader._max_event)) end
-  return wait_for_event(self, seconds or self._idle)
+  local event = self:ready()
+  if event then return event end
+  if event == false then return fail(self, too_large(self._max_event)) end
+  local idle = self._idle
+  return self:wait(idle and idle < math.huge and now() + idle, idle)
+end
+
+---What a client needs to connect again.
+---@return string? last_event_id
+---@return integer? retry milliseconds
+function source_methods:state()
+  return self._core:state()
 end
 
 ---Lets go of the response. Idempotent, never waits.

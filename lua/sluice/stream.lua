@@ -19,8 +19,14 @@ function metatable.__close(self)
   self:close()
 end
 
+-- What is known of its source, once somebody asks.
+function metatable.__facts(self)
+  return meta.get(meta.set(self._source, {}))
+end
+
 ---Anything that gives chunks: `next()` the next one, nil at the end, nil and err; `close()` lets go of it.
----What next gives behind a chunk (the event it came in) is passed on.
+---What next gives behind a chunk is passed on: the event it came in, and its text where the chunk adds
+---nothing else (see sluice.stream.delta).
 ---@class sluice.ChunkSource
 ---@field next fun(self: sluice.ChunkSource): any, any
 ---@field close fun(self: sluice.ChunkSource)
@@ -35,7 +41,7 @@ function stream.wrap(source)
     options.misuse("stream.wrap: an object with the methods next and close is needed, got %s",
       options.type_name(source))
   end
-  return meta.share(setmetatable({ _source = source, _collector = collector.new() }, metatable), source)
+  return setmetatable({ _source = source, _collector = collector.new(), _ended = false }, metatable)
 end
 
 ---Whether the value is a stream made by stream.wrap.
@@ -58,12 +64,18 @@ end
 ---The next chunk as it came; nil at the end; nil and err, whose `partial` is the text so far. May wait.
 ---@return any chunk
 ---@return any event of a chunk, the event it came in; else err
+---@return string? text where it is all that the chunk adds
 function methods:next()
   if self._ended then return nil, self._failure end
-  local chunk, event = self._source:next()
-  if chunk == nil then return finish(self, event) end
-  self._collector:add(chunk)
-  return chunk, event
+  local chunk, event, text = self._source:next()
+  if text then
+    self._collector:add_text(text, chunk)
+  elseif chunk == nil then
+    return finish(self, event)
+  else
+    self._collector:add(chunk)
+  end
+  return chunk, event, text
 end
 
 ---Iterates over the chunks. Raises err. Closes the stream at the end and on break.
@@ -83,12 +95,12 @@ end
 function methods:text()
   local function step()
     while true do
-      local chunk, event = self:next()
+      local chunk, event, text = self:next()
       if chunk == nil then
         if event then error(event, 0) end
         return nil
       end
-      local text = delta.text(chunk)
+      text = text or delta.text(chunk)
       if text and text ~= "" then return text end
     end
   end

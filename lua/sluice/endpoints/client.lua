@@ -178,18 +178,16 @@ local function decode(self, call, res, body)
   return value
 end
 
-local function describe(value, res, body)
-  return meta.later(value, function()
-    local fields = res.headers
-    return {
-      status = res.status,
-      headers = fields,
-      request_id = fields["x-request-id"] or fields["x-databricks-request-id"],
-      served_model = fields["served-model-name"],
-      timing = meta.get(res).timing,
-      raw = body,
-    }
-  end)
+local function facts_of(res, body)
+  local fields = res.headers
+  return {
+    status = res.status,
+    headers = fields,
+    request_id = fields["x-request-id"] or fields["x-databricks-request-id"],
+    served_model = fields["served-model-name"],
+    timing = meta.get(res).timing,
+    raw = body,
+  }
 end
 
 local function refuse(self, call, res)
@@ -306,7 +304,7 @@ function methods:call(call)
   end
   local value, err = decode(self, call, res, answer)
   if value == nil then return nil, err end
-  return describe(value, res, answer)
+  return meta.later(value, function() return facts_of(res, answer) end)
 end
 
 -- The head of an answer that comes piece by piece, within the limits that a head has.
@@ -345,10 +343,10 @@ function methods:stream(call)
   local guard <close> = setmetatable({ res = res }, abandoned)
   if res.status < 200 or res.status > 299 then return nil, refuse(self, call, res) end
   local source = chat.new(res, {
-    started = started, timeout = call.timeout, end_mark = call.end_mark,
+    started = started, facts = facts_of, timeout = call.timeout, end_mark = call.end_mark,
     operation = call.operation, object = call.object,
   })
-  local ready, failure = describe(source, res):begin()
+  local ready, failure = source:begin()
   if not ready then return nil, failure end
   guard.res = nil
   return require("sluice.stream").wrap(source)

@@ -60,13 +60,13 @@ local function watch(inner, ended)
   end
   local source = meta.share({}, inner)
   function source.next()
-    local ok, chunk, event = pcall(inner.next, inner)
+    local ok, chunk, event, text = pcall(inner.next, inner)
     if not ok then
       finish(chunk)
       error(chunk, 0)
     end
     if chunk == nil then finish(event) else usage = usage_of(chunk) or usage end
-    return chunk, event
+    return chunk, event, text
   end
   function source.close()
     inner:close()

@@ -34,12 +34,12 @@ end
 -- Calls within a deadline; what passes it is cut here as well, unless the endpoint inside keeps to the
 -- limit by itself: what waits inside may be a queue, a retry, or an endpoint of the user's.
 local function bounded(bound, f, ...)
-  local value, err = task.timeout(bound.deadline - task.now(), f, ...)
+  local value, err, text = task.timeout(bound.deadline - task.now(), f, ...)
   local is_ours = value == nil and errors.is(err) and err.limit == "task.timeout"
   if is_ours and task.now() >= bound.deadline then
     return nil, timed_out(bound.inner, bound.operation, bound.total)
   end
-  return value, err
+  return value, err, text
 end
 
 local function start(inner, operation, total)

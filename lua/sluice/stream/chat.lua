@@ -11,9 +11,13 @@ local wire_error = require "sluice.wire_error"
 
 local chat = {}
 
+local decode, plain = json.decode, delta.plain
+
 ---@class sluice.stream.Chat: sluice.ChunkSource
 local methods = {}
 local metatable = { __name = "sluice.stream.chat", __index = methods }
+
+local huge, now = math.huge, task.now
 
 -- Seconds: a served model may take 297 s to begin; once it speaks, a minute of silence is its end.
 local LIMITS <const> = { first_event = 300, idle = 60, total = math.huge }
@@ -27,9 +31,12 @@ local REFUSED_SECONDS <const> = 5
 -- Seconds and bytes that what follows the end mark may take, so that the connection can serve again.
 local DRAIN_SECONDS <const>, DRAIN_BYTES <const> = 0.02, 4096
 
-local function limit_of(timeout, name)
+local function limits_of(timeout)
+  if timeout == nil then return LIMITS end
   if type(timeout) == "number" then timeout = { total = timeout } end
-  return timeout and timeout[name] or LIMITS[name]
+  local limits = {}
+  for name, seconds in pairs(LIMITS) do limits[name] = timeout[name] or seconds end
+  return limits
 end
 
 ---The limits that are the transport's to keep: not those of events, which count content.
@@ -44,39 +51,32 @@ function chat.transport_limits(timeout)
   return limits
 end
 
--- ---- the body ----
-
--- What no event stream begins with: JSON, or a page.
-local function begins_otherwise(piece)
-  return piece:find "^%s*[{%[<]" ~= nil
-end
-
--- The body for the reader of events; keeps what turns out to be no stream.
-local function open_body(res)
-  local body = {}
-  function body.read()
-    local piece, err = res:read()
-    if piece and begins_otherwise(piece) then
-      body.refused = piece
-      return nil
-    end
-    if piece and piece:find "%S" then body.read = function() return res:read() end end
-    return piece, err
-  end
-  function body.close()
-    if not body.refused then res:close() end
-  end
-  return body
+-- Whether a piece of a body may begin an event stream; nil: it does not tell. JSON and pages never do.
+local function looks_like_events(piece)
+  local first = piece:match "%S"
+  if not first then return nil end
+  return not first:find '[{%["<]'
 end
 
 -- ---- errors ----
 
+local function request_id_of(res)
+  return res.headers["x-request-id"] or res.headers["x-databricks-request-id"]
+end
+
+-- What every err of this call says.
+local function context_of(self)
+  local call, events = self._call, self._events
+  return {
+    operation = call.operation, object = call.object, request_id = request_id_of(self._res),
+    events = events.events, bytes = events.bytes,
+  }
+end
+
 local function make_error(self, kind, fields)
-  for name, value in pairs(self._context) do
-    if fields[name] == nil then fields[name] = value end
-  end
-  fields.events, fields.bytes = self._events.events, self._events.bytes
-  return errors.new(kind, fields)
+  local all = context_of(self)
+  for name, value in pairs(fields) do all[name] = value end
+  return errors.new(kind, all)
 end
 
 local function so_far(self)
@@ -85,13 +85,11 @@ end
 
 -- The error of a transport, or of the reader of events, which know nothing of the call.
 local function name_error(self, err)
-  local context = self._context
-  if not errors.is(err) or err.operation == context.operation then return err end
+  if not errors.is(err) then return err end
   if err.operation and err.object then
     err.message = ("%s %s: %s"):format(err.operation, err.object, err.message)
   end
-  for name, value in pairs(context) do err[name] = value end
-  err.events, err.bytes = self._events.events, self._events.bytes
+  for name, value in pairs(context_of(self)) do err[name] = value end
   return err
 end
 
@@ -133,10 +131,8 @@ local function read_some(res, first)
 end
 
 local function refusal(self, text)
-  local context = {}
-  for name, value in pairs(self._context) do context[name] = value end
   local value = text:find "^%s*{" and json.decode(text)
-  local err = type(value) == "table" and wire_error.from_frame(value, context)
+  local err = type(value) == "table" and wire_error.from_frame(value, context_of(self))
   if err then return err end
   local what = "something else"
   if type(value) == "table" and value.choices ~= nil then
@@ -153,27 +149,43 @@ local function refusal(self, text)
   })
 end
 
+-- A body of some other type in which no event was.
+local function not_a_stream(self)
+  local kind = self._res.headers["content-type"]
+  if not kind or kind:lower():find "^%s*text/event%-stream" then return nil end
+  return make_error(self, "ProtocolError", {
+    code = "NOT_A_STREAM", maybe_executed = true,
+    message = ("the answer is %s where an event stream is expected, %s"):format(errors.excerpt(kind),
+      so_far(self)),
+  })
+end
+
 -- ---- time ----
 
 -- Seconds to wait for the next event, and the limit that this is. What counts is how long the server was
 -- waited for, not how long the reader took.
-local function patience(self, now)
-  local limit, left = "idle", self._limits.idle - self._waited
-  if not self._first then limit, left = "first_event", self._sent + self._limits.first_event - now end
-  local total = self._started + self._limits.total - now
-  if total < left then return "total", total end
-  return limit, left
+local function patience(self, from)
+  local limits = self._limits
+  local limit, left = "idle", limits.idle - self._waited
+  if not self._first then limit, left = "first_event", self._sent + limits.first_event - from end
+  if limits.total < huge then
+    local total = self._call.started + limits.total - from
+    if total < left then limit, left = "total", total end
+  end
+  return limit, left > 0 and left or 0
 end
 
-local function next_event(self)
-  local from = task.now()
+-- The next event, for which more bytes are needed.
+local function wait_for_event(self)
+  local events, from = self._events, now()
   local limit, left = patience(self, from)
-  local event, err = self._events:next(math.max(left, 0))
-  local now = task.now()
-  self._waited = self._waited + now - from
-  local is_late = errors.is(err) and err.limit == "idle" and now - from >= left
-  if is_late then return nil, late(self, limit) end
-  return event, err
+  local event, err = events:wait(left < huge and from + left, left)
+  if event then
+    self._waited = self._waited + events.fed - from
+    return event
+  end
+  local is_ours = errors.is(err) and err.limit == "idle" and err.operation == nil
+  return nil, is_ours and late(self, limit) or err and name_error(self, err)
 end
 
 -- ---- chunks ----
@@ -191,7 +203,7 @@ local function finish(self, err)
   self._ended, self._failure = true, err
   if not err and self._is_done then task.timeout(DRAIN_SECONDS, drain, self._res) end
   self._res:close()
-  local timing = { total = task.now() - self._started }
+  local timing = { total = now() - self._call.started }
   for name, value in pairs(meta.get(self._res).timing or {}) do
     if name ~= "total" then timing[name] = value end
   end
@@ -200,11 +212,12 @@ local function finish(self, err)
 end
 
 -- No further event: whether that is an end, or a failure.
-local function finish_without_mark(self, err)
-  if err then return finish(self, name_error(self, err)) end
-  if self._body.refused then return finish(self, refusal(self, read_some(self._res, self._body.refused))) end
-  local is_whole = self._is_last or (not self._end_mark and self._chunks > 0)
-  return finish(self, not is_whole and truncated(self) or nil)
+local function finish_without_mark(self)
+  local refused = self._events.refused
+  if refused then return finish(self, refusal(self, read_some(self._res, refused))) end
+  local may_end = self._is_last or self._call.end_mark == false and self._chunks > 0
+  if may_end then return finish(self) end
+  return finish(self, self._chunks == 0 and not_a_stream(self) or truncated(self))
 end
 
 -- The err in a frame; nil for a chunk.
@@ -212,51 +225,56 @@ local function error_of(self, value, event)
   if type(value) == "table" and value.choices ~= nil and value.error == nil and not event.event then
     return nil
   end
-  local context = { event = event.event }
-  for name, field in pairs(self._context) do context[name] = field end
-  local err = wire_error.from_frame(value, context)
-  if err then err.events, err.bytes = self._events.events, self._events.bytes end
-  return err
+  local context = context_of(self)
+  context.event = event.event
+  return wire_error.from_frame(value, context)
 end
 
-local function decode(self, event)
+local function note_content(self)
+  self._waited = 0
+  if not self._first then self._first = now() end
+end
+
+-- What an event holds: a chunk, and its text where that is all; nil and err.
+local function read_event(self, event)
   local data = event.data
-  local value, err = json.decode(data)
-  if value == nil then
+  local chunk, err = decode(data)
+  if chunk == nil then
     return nil, event.event and error_of(self, data, event) or malformed(self, data, err)
   end
-  local failure = error_of(self, value, event)
-  if failure then return nil, failure end
-  if type(value) ~= "table" then return nil, malformed(self, data, "it is no object") end
-  return value
-end
-
-local function note(self, chunk)
+  local text = not event.event and plain(chunk) or nil
   self._chunks = self._chunks + 1
-  if delta.has_content(chunk) then
-    self._waited = 0
-    if not self._first then
-      self._first = task.now()
-      meta.set(self, { ttft = self._first - self._started })
-    end
+  if text then
+    note_content(self)
+    return chunk, event, text
   end
+  local failure = error_of(self, chunk, event)
+  if failure then return nil, failure end
+  if type(chunk) ~= "table" then return nil, malformed(self, data, "it is no object") end
+  if delta.has_content(chunk) then note_content(self) end
   if not self._is_last then self._is_last = delta.is_last(chunk) end
+  return chunk, event
 end
 
 local function read_chunk(self)
+  local events = self._events
   while true do
-    local event, err = next_event(self)
-    if not event then return finish_without_mark(self, err) end
+    local event, err = events:ready(), nil
+    if event == nil then event, err = wait_for_event(self) end
+    if not event then
+      if event == false then err = name_error(self, select(2, events:next())) end
+      if err then return finish(self, err) end
+      return finish_without_mark(self)
+    end
     local data = event.data
     if data == "[DONE]" then
       self._is_done = true
       return finish(self)
     end
     if data ~= "" then
-      local chunk, failure = decode(self, event)
-      if not chunk then return finish(self, failure) end
-      note(self, chunk)
-      return chunk, event
+      local chunk, behind, text = read_event(self, event)
+      if chunk == nil then return finish(self, behind) end
+      return chunk, behind, text
     end
   end
 end
@@ -264,13 +282,14 @@ end
 ---The next chunk; nil at the end mark; nil and err. Waits.
 ---@return table? chunk
 ---@return any event, or err
+---@return string? text see sluice.ChunkSource
 function methods:next()
   local ahead = self._ahead
   if ahead then
     local entry = ahead[ahead.first]
     ahead[ahead.first], ahead.first = nil, ahead.first + 1
     if ahead.first > ahead.last then self._ahead = nil end
-    return entry[1], entry[2]
+    return entry[1], entry[2], entry[3]
   end
   if self._ended then return nil, self._failure end
   return read_chunk(self)
@@ -291,63 +310,63 @@ local MAX_AHEAD <const> = 100
 function methods:begin()
   local ahead = { first = 1, last = 0 }
   while not self._first and ahead.last < MAX_AHEAD do
-    local chunk, event = read_chunk(self)
+    local chunk, event, text = read_chunk(self)
     if chunk == nil then
       if event then return nil, event end
       break
     end
     ahead.last = ahead.last + 1
-    ahead[ahead.last] = { chunk, event }
+    ahead[ahead.last] = { chunk, event, text }
   end
   if ahead.last > 0 then self._ahead = ahead end
   return true
 end
 
-local function kind_of(res)
-  local kind = res.headers["content-type"]
-  return kind and kind:match "^%s*([^%s;]+)":lower()
-end
-
--- Types that say themselves that no events will come.
-local OTHER <const> = {
-  ["application/json"] = true, ["application/problem+json"] = true, ["text/html"] = true,
-}
-
 ---@class sluice.stream.ChatCall
 ---@field started number when the call began
+---@field facts fun(res: sluice.Response): table what sluice.meta knows from the start
 ---@field timeout? number|sluice.Timeout
 ---@field end_mark? boolean whether a stream without [DONE] and without a finish reason is cut short; true
 ---@field max_event? integer
 ---@field operation string
 ---@field object? string
 
+-- Made when somebody asks: headers and times of most streams are never looked at.
+function metatable.__facts(self)
+  local facts = self._call.facts(self._res)
+  facts.ttft = self._first and self._first - self._call.started or nil
+  return facts
+end
+
+-- Seconds. A head that is there sooner was not held up by a queue or a handshake.
+local SOON <const> = 0.1
+
+-- Time in queues and handshakes is not the model's.
+local function sent_at(res, call)
+  if now() - call.started < SOON then return call.started end
+  local timing = meta.get(res).timing
+  if not timing then return call.started end
+  return call.started + timing.queue + timing.resolve + timing.connect + timing.tls
+end
+
 ---Makes the chunks of a response whose status is a success. Never waits.
 ---@param res sluice.Response
 ---@param call sluice.stream.ChatCall
 ---@return sluice.stream.Chat
 function chat.new(res, call)
-  local facts, body = meta.get(res), open_body(res)
-  local timing = facts.timing or {}
-  local self = setmetatable({
+  return setmetatable({
     _res = res,
-    _body = body,
-    _events = sse.open(body, { max_event = call.max_event }),
-    _context = {
-      operation = call.operation, object = call.object,
-      request_id = res.headers["x-request-id"] or res.headers["x-databricks-request-id"],
-    },
-    _end_mark = call.end_mark ~= false,
-    _limits = {},
-    _started = call.started,
-    -- time in queues and handshakes is not the model's
-    _sent = call.started + (timing.queue or 0) + (timing.resolve or 0) + (timing.connect or 0)
-      + (timing.tls or 0),
-    _waited = 0,
+    _call = call,
+    _events = sse.open(res, { max_event = call.max_event, accept = looks_like_events }),
+    _limits = limits_of(call.timeout),
+    _sent = sent_at(res, call),
+    _waited = 0, -- seconds since the last content, without those that the reader took
     _chunks = 0,
+    _first = false, -- when the first content came
+    _is_last = false,
+    _is_done = false,
+    _ended = false,
   }, metatable)
-  for name in pairs(LIMITS) do self._limits[name] = limit_of(call.timeout, name) end
-  if OTHER[kind_of(res)] then body.read = function() body.refused = "" end end
-  return self
 end
 
 return chat

@@ -15,11 +15,11 @@ local metatable = { __name = "sluice.stream.collector", __index = methods }
 function collector.new()
   return setmetatable({
     _fields = nil, -- of the chunks themselves: id, model, ...
-    _choices = {}, -- by index
-    _indices = {}, -- in the order they came
-    _pieces = {}, -- of the text of streams without choices
+    _choices = nil, -- by index
+    _pieces = nil, -- of the text of streams without choices
     _items = nil, -- finished output items of the Responses API
     _answer = nil, -- the whole answer, where an event brings it
+    _plain = nil, -- the pieces of the first choice's text, where more of it is all that may come
   }, metatable)
 end
 
@@ -67,6 +67,19 @@ local function text_block(text)
   return { type = "text", text = text }
 end
 
+-- So many pieces become one: a piece takes more memory than its text.
+local MANY <const> = 256
+
+local function add_piece(pieces, text)
+  local count = #pieces
+  if count >= MANY then
+    local joined = table.concat(pieces)
+    for at = 2, count do pieces[at] = nil end
+    pieces[1], count = joined, 1
+  end
+  pieces[count + 1] = text
+end
+
 local function add_content(choice, content)
   if type(content) == "table" then
     if not choice.blocks then
@@ -75,13 +88,11 @@ local function add_content(choice, content)
       if before ~= "" then add_block(choice.blocks, text_block(before)) end
     end
     for _, block in ipairs(content) do add_block(choice.blocks, block) end
-  elseif type(content) == "string" then
-    choice.has_content = true
-    if content == "" then return end
+  elseif type(content) == "string" and content ~= "" then
     if choice.blocks then
       add_block(choice.blocks, text_block(content))
     else
-      choice.pieces[#choice.pieces + 1] = content
+      add_piece(choice.pieces, content)
     end
   end
 end
@@ -133,11 +144,12 @@ end
 
 local function choice_of(self, index)
   index = math.type(index) == "integer" and index or 0
-  local choice = self._choices[index]
+  local choices = self._choices or {}
+  self._choices = choices
+  local choice = choices[index]
   if not choice then
-    choice = { index = index, pieces = {}, texts = {}, others = {} }
-    self._choices[index] = choice
-    self._indices[#self._indices + 1] = index
+    choice = { index = index, pieces = {} }
+    choices[index] = choice
   end
   return choice
 end
@@ -154,9 +166,11 @@ local function add_change(choice, change)
       choice.function_call = choice.function_call or {}
       if type(value) == "table" then grow_call(choice.function_call, value) end
     elseif type(value) == "string" then
-      local pieces = choice.texts[key] or {}
-      choice.texts[key], pieces[#pieces + 1] = pieces, value
+      choice.texts = choice.texts or {}
+      choice.texts[key] = choice.texts[key] or {}
+      add_piece(choice.texts[key], value)
     elseif is_some(value) then
+      choice.others = choice.others or {}
       choice.others[key] = value
     end
   end
@@ -182,7 +196,7 @@ local function add_choice(self, piece)
   if type(change) == "table" then add_change(choice, change) end
   if type(piece.text) == "string" then
     choice.is_text = true
-    choice.pieces[#choice.pieces + 1] = piece.text
+    add_piece(choice.pieces, piece.text)
   end
   if type(piece.logprobs) == "table" then add_logprobs(choice, piece.logprobs) end
   local reason = piece.finish_reason
@@ -213,7 +227,10 @@ local function add_event(self, chunk)
     self._items[#self._items + 1] = chunk.item
   end
   local text = delta.text(chunk)
-  if text then self._pieces[#self._pieces + 1] = text end
+  if text then
+    self._pieces = self._pieces or {}
+    add_piece(self._pieces, text)
+  end
   if chunk.type == nil then add_fields(self, chunk) end
 end
 
@@ -235,14 +252,30 @@ function methods:add(chunk)
   elseif type(chunk.usage) == "table" then
     self._fields.usage = chunk.usage -- of all before as well: the last one counts
   end
+  local choice = self._choices and self._choices[0]
+  self._plain = choice and not choice.blocks and choice.pieces or nil
+end
+
+---Adds a chunk that is nothing but this text, see delta.plain.
+---@param text string
+---@param chunk table
+function methods:add_text(text, chunk)
+  local pieces = self._plain
+  if not pieces then
+    self:add(chunk)
+    return
+  end
+  add_piece(pieces, text)
+  local usage = chunk.usage
+  if usage ~= nil and type(usage) == "table" then self._fields.usage = usage end
 end
 
 ---The text so far, of the first choice.
 ---@return string
 function methods:text()
-  local choice = self._choices[0]
+  local choice = self._choices and self._choices[0]
   if choice and choice.blocks then return delta.text_of_content(choice.blocks) or "" end
-  return table.concat(choice and choice.pieces or self._pieces)
+  return table.concat(choice and choice.pieces or self._pieces or {})
 end
 
 -- ---- the answer ----
@@ -255,8 +288,8 @@ end
 
 local function message_of(choice)
   local message = { role = choice.role or "assistant", content = content_of(choice) }
-  for key, pieces in pairs(choice.texts) do message[key] = table.concat(pieces) end
-  for key, value in pairs(choice.others) do message[key] = value end
+  for key, pieces in pairs(choice.texts or {}) do message[key] = table.concat(pieces) end
+  for key, value in pairs(choice.others or {}) do message[key] = value end
   message.function_call = choice.function_call
   if choice.calls then
     message.tool_calls = json.array()
@@ -283,7 +316,7 @@ local function answer_of_events(self)
   for key, value in pairs(self._fields or {}) do made[key] = value end
   if self._items then
     made.object, made.output = "response", self._items
-  elseif #self._pieces > 0 then
+  elseif self._pieces then
     made.content = table.concat(self._pieces)
   end
   return made
@@ -292,13 +325,14 @@ end
 ---The whole answer.
 ---@return table
 function methods:answer()
-  if #self._indices == 0 then return answer_of_events(self) end
-  local made = {}
+  if not self._choices then return answer_of_events(self) end
+  local made, indices = {}, {}
   for key, value in pairs(self._fields) do made[key] = value end
   if type(made.object) == "string" then made.object = made.object:gsub("%.chunk$", "") end
   made.choices = json.array()
-  table.sort(self._indices)
-  for at, index in ipairs(self._indices) do made.choices[at] = finished_choice(self._choices[index]) end
+  for index in pairs(self._choices) do indices[#indices + 1] = index end
+  table.sort(indices)
+  for at, index in ipairs(indices) do made.choices[at] = finished_choice(self._choices[index]) end
   return made
 end
 

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- What one chunk of a streamed answer says, in any of the shapes that servers send.
 
+local null = require("sluice.json").null
+
 local delta = {}
 
 -- Content as blocks: of reasoning models, where only the blocks of type text are the answer.
@@ -49,6 +51,30 @@ function delta.text(chunk)
     end
   end
   return nil
+end
+
+local function is_nothing(value)
+  return value == nil or value == null
+end
+
+---The text of a chunk that adds text to the first choice and nothing else, as nearly all do; nil of any
+---other.
+---@param chunk any
+---@return string?
+function delta.plain(chunk)
+  if type(chunk) ~= "table" or chunk.error ~= nil then return nil end
+  local choices = chunk.choices
+  local choice = type(choices) == "table" and #choices == 1 and choices[1]
+  if type(choice) ~= "table" then return nil end
+  local index, change = choice.index, choice.delta
+  if (index ~= nil and index ~= 0) or type(change) ~= "table" then return nil end
+  local content = change.content
+  if type(content) ~= "string" or content == "" then return nil end
+  if not (is_nothing(choice.finish_reason) and is_nothing(choice.logprobs)) then return nil end
+  for key in next, change do
+    if key ~= "content" and key ~= "role" then return nil end
+  end
+  return content
 end
 
 ---Why a choice of the chunk has ended, the first that tells.
