@@ -14,13 +14,8 @@ end
 -- What libcurl leaves to reach: the same in C, with the engine of our codec and no Lua. `bare`: it
 -- sends fewer header lines, and has neither limits of time nor the head of an answer.
 local function c_clients(bench, arguments)
-  local name, root = "C, libcurl", bench.here .. "../../runtime/"
-  local words = { bench.here .. "json_tree.c", "-I" .. root }
-  for _, part in ipairs { "buffer", "number_format", "number_parse", "power10", "string", "utf8" } do
-    words[#words + 1] = root .. "modules/json/" .. part .. ".c"
-  end
-  words[#words + 1], words[#words + 2] = "-lcurl", "-lev"
-  local program = process.compile(bench, "curl_peer", table.unpack(words))
+  local name = "C, libcurl"
+  local program = process.compile_with_json(bench, "curl_peer", "-lcurl", "-lev")
   local missing = not program and "no C compiler"
   local bare = { program, table.unpack(arguments) }
   bare[#bare + 1] = "bare"

@@ -106,6 +106,20 @@ function process.compile(bench, name, ...)
   return program
 end
 
+---As compile, with the engine of our JSON codec and the tree that json_tree.c makes.
+---@param bench table
+---@param name string
+---@param ... string
+function process.compile_with_json(bench, name, ...)
+  local root = bench.here .. "../../runtime/"
+  local words = { bench.here .. "json_tree.c", "-I" .. root }
+  for _, part in ipairs { "buffer", "number_format", "number_parse", "power10", "string", "utf8" } do
+    words[#words + 1] = root .. "modules/json/" .. part .. ".c"
+  end
+  table.move({ ... }, 1, select("#", ...), #words + 1, words)
+  return process.compile(bench, name, table.unpack(words))
+end
+
 ---Starts a server pinned to a core, as a child that dies with us. Its output goes to `log`.
 ---@param words string[]
 ---@param log string a file
