@@ -75,7 +75,8 @@ describe("sluice.stream.collector", function()
     assert(one:text():find "^1 2 3 .* 999 1000 $")
     one:add(choice { delta = { content = { { type = "text", text = "end" } } } })
     one:add_text("!", choice { delta = { content = "!" } })
-    assert.are.same({ { type = "text", text = other:text() .. "end!" } }, one:answer().choices[1].message.content)
+    local content = one:answer().choices[1].message.content
+    assert.are.same({ { type = "text", text = other:text() .. "end!" } }, content)
   end)
 
   it("takes whatever comes", function()
