@@ -214,4 +214,16 @@ function source_methods:close()
   self._res:close()
 end
 
+---Connects to an event stream with GET, and again whenever it ends or breaks off, with the
+---Last-Event-ID, after the time that the server says: `connection:next()`, `for event in
+---connection:events()`, `connection:close()`. What the first connection fails with is returned; later a
+---refusal (204, 4xx, another type of answer) ends it, while 429, 5xx and a lost connection are tried
+---again. Waits.
+---@param given sluice.SseConnectOptions
+---@return sluice.SseConnection? connection
+---@return sluice.Error? err
+function sse.connect(given)
+  return require("sluice.sse.connection").new(given)
+end
+
 return sse
