@@ -130,6 +130,13 @@ int sl_wait(lua_State *L, const char *what, sl_cancel cancel, void *object, lua_
  */
 void sl_wait_check(lua_State *L);
 
+/**
+ * As sl_wait, right after a sl_wait_check in the same call: raises nothing at once, so that what
+ * was taken in between has its waiter.
+ */
+int sl_wait_checked(lua_State *L, const char *what, sl_cancel cancel, void *object,
+                    lua_KContext ctx, lua_KFunction k);
+
 /** Marks a waiting task ready; the pump resumes it. Once per wait. */
 void sl_wake(sl_task *task);
 

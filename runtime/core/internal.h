@@ -265,9 +265,6 @@ void sl_thread_pool_free(sl_core *core);
 extern const char sl_wait_mark[];
 /** Sleeps until `due` on the clock of the task; INT64_MIN: lets the others run once. */
 int sl_wait_until(lua_State *L, sl_task *task, int64_t due);
-/** As sl_wait after its sl_wait_check, which the caller has made: raises nothing at once. */
-int sl_wait_checked(lua_State *L, const char *what, sl_cancel cancel, void *object,
-                    lua_KContext ctx, lua_KFunction k);
 /** As sl_wait, but `k` is called whatever came: it looks at task->outcome itself. */
 int sl_wait_raw(lua_State *L, sl_task *task, bool uninterruptible, lua_KContext ctx,
                 lua_KFunction k);

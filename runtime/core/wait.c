@@ -50,7 +50,7 @@ int sl_waitlist_wait(lua_State *L, sl_waitlist *list, const char *what, lua_KCon
 {
     sl_wait_check(L);
     sl_waitlist_append(list, sl_core_of(L)->current);
-    return sl_wait(L, what, waitlist_cancel, list, ctx, k);
+    return sl_wait_checked(L, what, waitlist_cancel, list, ctx, k);
 }
 
 size_t sl_waitlist_wake(sl_waitlist *list, size_t count)
