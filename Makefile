@@ -14,15 +14,15 @@ WERROR ?= -Werror
 FUZZ_TIME ?= 10
 # Compilers at a time.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-# Modules to leave out, with the libraries only they need: "server".
+# Modules to leave out, with the libraries only they need: "server", "redis".
 WITHOUT ?=
 # What `make test` runs.
 SPECS ?= spec
 
 # ---- nothing below needs changing ----
 PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-openssl-dev libssl-dev \
-	libev-dev lua-cjson-dev libc-ares-dev node-llhttp ca-certificates
-PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux
+	libev-dev lua-cjson-dev libc-ares-dev node-llhttp libhiredis-dev ca-certificates
+PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux redis-server
 # Specs that lack these are pending, with the reason.
 PACKAGES_EXTRA = nginx-light chromium
 PACKAGES_LINT = $(PACKAGES_BUILD) lua-check clang-format clang-tidy cppcheck
@@ -37,17 +37,24 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-proto
 	-Wwrite-strings -Wformat=2 -Wundef -Wconversion -Wno-sign-conversion $(WERROR)
 OWN_CFLAGS = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread
 INCLUDES = -Iruntime -isystem /usr/include/lua5.4 -isystem /usr/share/include/llhttp
-LIBS = -lcurl $(TLS_LIBS) -lcrypto -lcares -lev -lm -ldl -pthread
+LIBS = -lcurl $(REDIS_LIBS) $(TLS_LIBS) -lcrypto -lcares -lev -lm -ldl -pthread
 # runtime/host/lazy.c loads libcurl and OpenSSL when they are first called.
 BINARY_LIBS = -Wl,--whole-archive $(STATIC)/liblua5.4.a -Wl,--no-whole-archive \
-	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a -lm -ldl -pthread
+	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a $(REDIS_STATIC) -lm -ldl -pthread
 
-ifneq ($(filter-out server,$(WITHOUT)),)
-$(error WITHOUT can leave out: server)
+ifneq ($(filter-out server redis,$(WITHOUT)),)
+$(error WITHOUT can leave out: server redis)
+endif
+ifneq ($(filter-out $(WITHOUT),server redis),)
+# of these only: libcurl brings its own
+TLS_LIBS = -lssl
+endif
+ifeq ($(filter redis,$(WITHOUT)),)
+REDIS_LIBS = -lhiredis
+# of which the program takes the reader of replies: some kilobytes
+REDIS_STATIC = $(STATIC)/libhiredis.a
 endif
 ifeq ($(filter server,$(WITHOUT)),)
-# of the server only: libcurl brings its own
-TLS_LIBS = -lssl
 LLHTTP_OBJECTS = $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o $(BUILD)/llhttp/llhttp.o
 endif
 WITHOUT_CFLAGS = $(foreach module,$(WITHOUT),-DSLUICE_WITHOUT_$(shell echo $(module) | tr a-z A-Z))
@@ -82,7 +89,7 @@ help:
 	@echo 'make asan       the specs under AddressSanitizer and UBSan, with leak detection'
 	@echo 'make bench      figures, as ratios against peers in the same run'
 	@echo 'make fuzz       each fuzzer for FUZZ_TIME seconds'
-	@echo 'make WITHOUT=server BUILD=build/small test    the same without the web server'
+	@echo 'make WITHOUT="server redis" BUILD=build/small test    the same without the web server and Redis'
 	@echo 'make types      LuaCATS definition files for editors, in $(BUILD)/types'
 	@echo 'make install    PREFIX= and DESTDIR= as usual; make uninstall takes it away'
 	@echo 'make all        build/sluice, build/libsluice.a, build/libsluice.so'
@@ -208,7 +215,7 @@ install: all
 	install -m 755 $(BUILD)/libsluice.so $(INSTALL_LIB)/libsluice.so.0
 	ln -sf libsluice.so.0 $(INSTALL_LIB)/libsluice.so
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sluice' 'Description: model endpoints from Lua, embeddable' \
-	  'Version: 0.1.0' 'Requires.private: libcurl libssl libcrypto libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
+	  'Version: 0.1.0' 'Requires.private: libcurl $(if $(REDIS_LIBS),hiredis )libssl libcrypto libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
 	  'Libs.private: -lev -lm -ldl -pthread' 'Cflags: -I$${prefix}/include' \
 	  > $(INSTALL_LIB)/pkgconfig/sluice.pc
 

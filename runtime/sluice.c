@@ -40,16 +40,23 @@ int luaopen_sluice_core_http(lua_State *L);
 int luaopen_sluice_core_sse(lua_State *L);
 int luaopen_sluice_core_lru(lua_State *L);
 int luaopen_sluice_core_digest(lua_State *L);
-#ifndef SLUICE_WITHOUT_SERVER
-int luaopen_sluice_core_server(lua_State *L);
-#else
+#if defined(SLUICE_WITHOUT_SERVER) || defined(SLUICE_WITHOUT_REDIS)
 /** In the place of a module that `make WITHOUT=` left out; require passes its name. */
 static int l_left_out(lua_State *L)
 {
     return luaL_error(L, "module '%s' was left out of this build (make WITHOUT=)",
                       luaL_checkstring(L, 1));
 }
+#endif
+#ifndef SLUICE_WITHOUT_SERVER
+int luaopen_sluice_core_server(lua_State *L);
+#else
 #define luaopen_sluice_core_server l_left_out
+#endif
+#ifndef SLUICE_WITHOUT_REDIS
+int luaopen_sluice_core_redis(lua_State *L);
+#else
+#define luaopen_sluice_core_redis l_left_out
 #endif
 /* in the binary only: Debian's static library is not for shared objects */
 __attribute__((weak)) int luaopen_cjson(lua_State *L);
@@ -68,6 +75,7 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.lru", luaopen_sluice_core_lru},
     {"sluice.core.digest", luaopen_sluice_core_digest},
     {"sluice.core.server", luaopen_sluice_core_server},
+    {"sluice.core.redis", luaopen_sluice_core_redis},
     {"sluice.core.host", luaopen_sluice_core_host},
     {"cjson", luaopen_cjson},
     {"cjson.safe", luaopen_cjson_safe},

@@ -11,7 +11,7 @@ local scale = os.getenv "SLUICE_SLOW" and "CYCLES=200 FAIL_STEP=7 " or ""
 
 -- What a host's link line needs beside libsluice.a.
 local libraries = "-llua5.4 "
-  .. (os.getenv "SLUICE_LIBS" or "-lcurl -lssl -lcrypto -lcares -lev -lm -ldl -pthread")
+  .. (os.getenv "SLUICE_LIBS" or "-lcurl -lhiredis -lssl -lcrypto -lcares -lev -lm -ldl -pthread")
 
 local built = {}
 

@@ -76,6 +76,7 @@ local parents = {
   QueueFull = false, -- turned away by a limit of ours, nothing was sent
   CircuitOpen = false, -- turned away by a breaker of ours, nothing was sent
   NotCached = false, -- "only-if-cached", and nothing is kept
+  RedisError = false, -- an error reply; `code` says which
   ConfigError = false, -- host, token or profile: nothing was tried
 
   HostError = false, -- a function of the program that embeds us

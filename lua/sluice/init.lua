@@ -15,6 +15,7 @@
 ---@field progress sluice.progress progress bars
 ---@field sse sluice.sse event streams
 ---@field stream sluice.stream answers as they are made
+---@field redis sluice.redis the Redis client
 ---@field headers sluice.headers header fields
 ---@field response sluice.response responses of handlers and transports
 ---@field workspace fun(given?: sluice.WorkspaceOptions): sluice.Workspace?, sluice.Error? a workspace: where it is, who calls
@@ -41,7 +42,7 @@ local functions = {
 local modules = {
   task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, cache = true,
   errors = true, progress = true, sse = true, stream = true, headers = true, response = true,
-  transports = true,
+  transports = true, redis = true,
 }
 
 local function unknown(name)

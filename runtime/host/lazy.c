@@ -111,6 +111,7 @@ LAZY_VOID(curl, curl_free, (void *block), (block))
 
 /* ---- OpenSSL ---- */
 
+LAZY(crypto, int, BIO_free, (BIO * bio), (bio))
 LAZY(crypto, BIO *, BIO_new, (const BIO_METHOD *method), (method))
 LAZY(crypto, BIO_METHOD *, BIO_meth_new, (int type, const char *name), (type, name))
 LAZY_VOID(crypto, BIO_meth_free, (BIO_METHOD * method), (method))
@@ -141,6 +142,12 @@ LAZY(crypto, int, EVP_DigestFinal_ex, (EVP_MD_CTX * context, unsigned char *dige
      (context, digest, size))
 LAZY(crypto, unsigned long, ERR_peek_error, (void), ())
 LAZY(crypto, const char *, ERR_reason_error_string, (unsigned long code), (code))
+LAZY(crypto, int, X509_VERIFY_PARAM_set1_host,
+     (X509_VERIFY_PARAM * param, const char *name, size_t length), (param, name, length))
+LAZY(crypto, int, X509_VERIFY_PARAM_set1_ip_asc, (X509_VERIFY_PARAM * param, const char *address),
+     (param, address))
+LAZY(crypto, const char *, X509_verify_cert_error_string, (long code), (code))
+LAZY(ssl, const SSL_METHOD *, TLS_client_method, (void), ())
 LAZY(ssl, const SSL_METHOD *, TLS_server_method, (void), ())
 LAZY(ssl, SSL_CTX *, SSL_CTX_new, (const SSL_METHOD *method), (method))
 LAZY_VOID(ssl, SSL_CTX_free, (SSL_CTX * context), (context))
@@ -152,6 +159,9 @@ LAZY(ssl, int, SSL_CTX_use_PrivateKey_file, (SSL_CTX * context, const char *file
      (context, file, type))
 LAZY(ssl, int, SSL_CTX_use_certificate_chain_file, (SSL_CTX * context, const char *file),
      (context, file))
+LAZY(ssl, int, SSL_CTX_load_verify_file, (SSL_CTX * context, const char *file), (context, file))
+LAZY_VOID(ssl, SSL_CTX_set_verify, (SSL_CTX * context, int mode, SSL_verify_cb callback),
+          (context, mode, callback))
 LAZY_VOID(ssl, SSL_CTX_set_default_passwd_cb, (SSL_CTX * context, pem_password_cb *callback),
           (context, callback))
 LAZY_VOID(ssl, SSL_CTX_set_alpn_select_cb,
@@ -165,6 +175,12 @@ LAZY(ssl, SSL *, SSL_new, (SSL_CTX * context), (context))
 LAZY_VOID(ssl, SSL_free, (SSL * ssl), (ssl))
 LAZY_VOID(ssl, SSL_set_bio, (SSL * ssl, BIO *in, BIO *out), (ssl, in, out))
 LAZY_VOID(ssl, SSL_set_accept_state, (SSL * ssl), (ssl))
+LAZY_VOID(ssl, SSL_set_connect_state, (SSL * ssl), (ssl))
+LAZY(ssl, int, SSL_do_handshake, (SSL * ssl), (ssl))
+LAZY(ssl, X509_VERIFY_PARAM *, SSL_get0_param, (SSL * ssl), (ssl))
+LAZY(ssl, long, SSL_get_verify_result, (const SSL *ssl), (ssl))
+LAZY(ssl, long, SSL_ctrl, (SSL * ssl, int command, long number, void *pointer),
+     (ssl, command, number, pointer))
 LAZY(ssl, int, SSL_get_error, (const SSL *ssl, int result), (ssl, result))
 LAZY(ssl, int, SSL_get_shutdown, (const SSL *ssl), (ssl))
 LAZY(ssl, int, SSL_is_init_finished, (const SSL *ssl), (ssl))

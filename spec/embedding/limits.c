@@ -38,6 +38,9 @@ static void refused(void)
         "package.searchpath('passwd', '/etc/?')",
         "require 'sluice.http'.request { url = 'http://127.0.0.1:1/' }",
         "require 'sluice.core.socket'.connect('127.0.0.1', 1)",
+        "local there, redis = pcall(require, 'sluice.redis')\n" /* it may have been left out */
+        "if not there then error 'not allowed here: the host did not grant this capability' end\n"
+        "redis.connect():ping()",
         "require 'sluice.core.process'.run({ 'true' }, 1, 1)",
         "require 'sluice.core.system'.file_stamp '/etc/passwd'",
         "assert(require 'sluice'.workspace { profile = 'p', config_file = '/etc/passwd' })",
