@@ -36,6 +36,7 @@ int luaopen_sluice_core_system(lua_State *L);
 int luaopen_sluice_core_process(lua_State *L);
 int luaopen_sluice_core_backoff(lua_State *L);
 int luaopen_sluice_core_terminal(lua_State *L);
+int luaopen_sluice_core_file(lua_State *L);
 int luaopen_sluice_core_http(lua_State *L);
 int luaopen_sluice_core_sse(lua_State *L);
 int luaopen_sluice_core_lru(lua_State *L);
@@ -70,6 +71,7 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.process", luaopen_sluice_core_process},
     {"sluice.core.backoff", luaopen_sluice_core_backoff},
     {"sluice.core.terminal", luaopen_sluice_core_terminal},
+    {"sluice.core.file", luaopen_sluice_core_file},
     {"sluice.core.http", luaopen_sluice_core_http},
     {"sluice.core.sse", luaopen_sluice_core_sse},
     {"sluice.core.lru", luaopen_sluice_core_lru},

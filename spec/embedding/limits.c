@@ -43,6 +43,9 @@ static void refused(void)
         "redis.connect():ping()",
         "require 'sluice.core.process'.run({ 'true' }, 1, 1)",
         "require 'sluice.core.system'.file_stamp '/etc/passwd'",
+        "require 'sluice.core.file'.open('/etc/passwd', 'read')",
+        "require 'sluice.core.file'.open('/tmp/x', 'append')",
+        "require 'sluice.core.file'.standard(0)",
         "assert(require 'sluice'.workspace { profile = 'p', config_file = '/etc/passwd' })",
         "local w = require 'sluice'.workspace { host = 'h', token_file = '/etc/passwd' }\n"
         "assert(w:endpoint 'e':query {})",
@@ -81,6 +84,7 @@ static void granted(void)
     sluice *s = open_with(SLUICE_CAN_READ_FILES);
     expect(s, "return io.open('/etc/passwd'):read(1) ~= nil", "true");
     expect(s, "io.open('/tmp/x', 'a')", no);
+    expect(s, "require 'sluice.core.file'.open('/tmp/x', 'append')", no);
     expect(s, "io.open('/etc/passwd', 'r+')", no);
     expect(s, "os.getenv 'HOME'", no);
     expect(s, "return #package.searchers", "3"); /* Lua files, but no machine code */
