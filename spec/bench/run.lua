@@ -10,7 +10,7 @@ local harness = require "harness"
 local process = require "process"
 
 -- What the command line may name; each file returns an array of figures.
-local FILES <const> = { "start", "tasks", "codec", "sse", "streams", "retry", "chat", "http", "server",
+local FILES <const> = { "start", "tasks", "codec", "sse", "streams", "retry", "cache", "chat", "http", "server",
   "server_stream", "gateway" }
 
 local is_file = {}
