@@ -52,5 +52,6 @@ for round = 1, rounds do
 end
 
 local kept, counts = store:stats(), chat.cache
+local requests = counts.hits + counts.joins + counts.misses
 print(("%d calls for %d requests: %d hits, %d joined; %d answers kept in %d bytes"):format(
-  counts.misses, counts.hits + counts.misses + counts.joins, counts.hits, counts.joins, kept.entries, kept.bytes))
+  counts.misses, requests, counts.hits, counts.joins, kept.entries, kept.bytes))

@@ -8,6 +8,7 @@ local layers = require "sluice.layers"
 local log = require "sluice.log"
 local sluice = require "sluice"
 local task = require "sluice.task"
+local tiers = require "sluice.cache.tiers"
 
 local function content(answer)
   return answer.choices[1].message.content
@@ -286,6 +287,35 @@ describe("layers.cache", function()
       store.values[key] = good:sub(1, at - 1) .. string.char(math.random(0, 255)) .. good:sub(at + 1)
       assert(chat:query(request))
     end
+  end))
+
+  it("asks stores in turn, and puts into the nearer ones what the farther one has", simulated(function()
+    local near, far, inner = table_store(), table_store(), endpoint.new {}
+    local chat = layers.cache { ttl = 100, store = { near, far } } (inner)
+    local key = facts(chat:query(request)).key
+    assert.are.equal(far.values[key], near.values[key])
+    assert.are.equal(1, chat.cache.stored)
+    task.sleep(30)
+    local bytes = near.values[key]
+    for _, spoilt in ipairs { false, bytes:sub(1, -2) } do
+      near.values[key] = spoilt or nil
+      local answer = chat:query(request)
+      assert.are.same({ "hit", 30.0 }, { result(answer), facts(answer).age })
+      assert.are.same({ bytes, 70.0 }, { near.values[key], near.ttls[key] })
+    end
+    function near.get() return nil, "down" end
+    function near.set() return nil, "down" end
+    assert.are.equal("hit", result(chat:query(request)))
+    assert.are.equal("miss", result(chat:query { other = true }))
+    assert.are.same({ 2, 4 }, { chat.cache.stored, chat.cache.store_failures })
+    task.sleep(80)
+    assert.are.equal("miss", result(chat:query(request)))
+    local own = tiers.new(cache.lru(), 10, chat.cache)
+    assert.is_nil(own:find "k")
+    own:keep("k", { created = task.wall(), model = "", answer = "{}", chunks = "", asked_usage = false })
+    assert.are.equal("{}", own:find "k".answer)
+    assert.is_true(tiers.rule { near, cache.lru() })
+    for _, bad in ipairs { {}, { near, {} }, "redis" } do assert.is_false((tiers.rule(bad))) end
   end))
 
   it("makes do without a store that fails, and waits for one that is slow", simulated(function()

@@ -17,6 +17,7 @@ local render = require "sluice.cache.render"
 local stream = require "sluice.stream"
 local system = require "sluice.core.system"
 local task = require "sluice.task"
+local tiers = require "sluice.cache.tiers"
 
 ---What a cache layer does, in counts: `endpoint.cache`.
 ---@class sluice.Cache
@@ -49,16 +50,10 @@ end
 
 metatable.__close = methods.close
 
-local function is_store(value)
-  local kind = type(value)
-  local has_both = (kind == "table" or kind == "userdata") and value.get and value.set
-  return has_both ~= nil and has_both ~= false, "a store: an object with the methods get and set"
-end
-
 ---@class sluice.CacheOptions
 ---@field ttl? number seconds that an answer is fresh, 3600
 ---@field namespace? string keeps its answers apart from those of others in the same store
----@field store? sluice.CacheStore where answers are kept; a cache.lru of 64 MiB of its own
+---@field store? sluice.CacheStore|sluice.CacheStore[] where answers are kept, the nearest first; a cache.lru of 64 MiB of its own
 ---@field sampled? boolean also keep what was drawn at a temperature above 0 without a seed (false; true with variants)
 ---@field variants? integer answers to a request that are kept, of which each hit gets one at random, 1
 ---@field stale_while_revalidate? number seconds that an answer that is no longer fresh is given, while a new one is asked for, 0
@@ -69,7 +64,7 @@ end
 local CACHE <const> = {
   ttl = "positive?",
   namespace = "name?",
-  store = is_store,
+  store = tiers.rule,
   sampled = "boolean?",
   variants = "count?",
   stale_while_revalidate = "seconds?",
@@ -86,13 +81,11 @@ local DEFAULT_TTL <const>, DEFAULT_ANSWER <const> = 3600, 1 << 20
 local function new_cache(given)
   local ttl, while_asking = given.ttl or DEFAULT_TTL, given.stale_while_revalidate or 0
   local if_error = given.stale_if_error or 0
-  return setmetatable({
+  local self = setmetatable({
     hits = 0, stale = 0, misses = 0, joins = 0, bypassed = 0, stored = 0, refreshes = 0, store_failures = 0,
     _ttl = ttl,
     _usable = ttl + while_asking,
     _last_resort = ttl + if_error,
-    _life = ttl + math.max(while_asking, if_error),
-    _store = given.store or cache.lru(),
     _sampled = given.sampled or (given.sampled == nil and (given.variants or 1) > 1),
     _variants = given.variants or 1,
     _with_pauses = given.replay == "recorded",
@@ -101,6 +94,8 @@ local function new_cache(given)
     _flights = flights.new(),
     _has_told = false,
   }, metatable)
+  self._tiers = tiers.new(given.store or cache.lru(), ttl + math.max(while_asking, if_error), self)
+  return self
 end
 
 -- ---- what a request says ----
@@ -148,17 +143,6 @@ end
 
 -- ---- what is kept ----
 
-local function look_up(self, key)
-  local bytes, err = self._store:get(key)
-  if bytes == nil then
-    if err ~= nil then self.store_failures = self.store_failures + 1 end
-    return nil
-  end
-  local kept = entry.unpack(bytes)
-  -- of another process, its clock may be ahead
-  return kept, kept and math.max(0, task.wall() - kept.created)
-end
-
 -- What was kept in the form that is asked for; nil where it has none.
 local function give(self, method, kept, request)
   if method == "query" then return entry.answer(kept) end
@@ -174,12 +158,8 @@ local function describe(value, kept, result, age, key)
 end
 
 local function keep(self, flight)
-  if not flight.entry or not flight.keeps or self._flights:find(flight.key) ~= flight then return end
-  local bytes = entry.pack(flight.entry)
-  if not bytes then return end
-  local done = self._store:set(flight.key, bytes, self._life)
-  local count = done and "stored" or "store_failures"
-  self[count] = self[count] + 1
+  local is_newest = self._flights:find(flight.key) == flight
+  if flight.entry and flight.keeps and is_newest then self._tiers:keep(flight.key, flight.entry) end
 end
 
 -- ---- asking ----
@@ -408,7 +388,7 @@ end
 local function find(self, whom, method, request, given, control, max_age)
   local key = key_of(self, whom, request, given)
   if control == "refresh" then return nil, key end
-  local kept, age = look_up(self, key)
+  local kept, age = self._tiers:find(key)
   if not kept then return nil, key end
   if age < self._ttl and age < max_age then
     local value = give(self, method, kept, request)
