@@ -418,6 +418,7 @@ describe("layers.cache", function()
       task.timeout(1, chat.query, chat, mine)
       mine.messages[1].content = "changed"
     end)
+    task.sleep(0.5)
     assert(chat:query { messages = { { content = "hi" } }, stop = json.array {} })
     assert.are.equal('{"messages":[{"content":"hi"}],"stop":[]}', asked)
   end))
