@@ -83,6 +83,10 @@ local parents = {
   OperationFailed = false,
   OperationTimeout = "TimeoutError",
 
+  FileError = false, -- a file that cannot be read or written
+  BatchConflict = false, -- the files of a batch do not belong together
+  MalformedRow = false, -- a row of a batch that is no request
+  EndpointRaised = false, -- an endpoint, or a layer around it, that raised where it should return
   CassetteError = false, -- a recording that is not there, or cannot be read
   ListenError = false,
   MalformedRequest = false, -- this one and those below: what a handler of a web app sees of its client

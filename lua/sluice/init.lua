@@ -13,6 +13,7 @@
 ---@field transports sluice.transports what carries requests: an app in process, faults, cassettes
 ---@field errors sluice.errors failures as values
 ---@field progress sluice.progress progress bars
+---@field batch sluice.batch many requests from a file or a table
 ---@field sse sluice.sse event streams
 ---@field stream sluice.stream answers as they are made
 ---@field redis sluice.redis the Redis client
@@ -42,7 +43,7 @@ local functions = {
 local modules = {
   task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, cache = true,
   errors = true, progress = true, sse = true, stream = true, headers = true, response = true,
-  transports = true, redis = true,
+  transports = true, redis = true, batch = true,
 }
 
 local function unknown(name)

@@ -1,0 +1,90 @@
+-- SPDX-License-Identifier: MIT
+-- What a batch tells at its end.
+
+local files = require "sluice.batch.files"
+local json = require "sluice.json"
+local task = require "sluice.task"
+
+local summary = {}
+
+---@class sluice.BatchTimes
+---@field count integer
+---@field mean number seconds
+---@field p50 number seconds; percentiles are right to 2.2 %
+---@field p90 number seconds
+---@field p99 number seconds
+---@field max number seconds
+
+---@class sluice.BatchSummary
+---@field rows integer rows with a result, those of earlier runs too
+---@field ok integer rows with an answer
+---@field failed integer rows with an error
+---@field resumed integer rows that earlier runs have done
+---@field complete boolean whether every row of the input has its result
+---@field stopped string? why it ended early: the name of a stop rule, "interrupted", "terminated", "failed", "cancelled"
+---@field resumable boolean whether the same call continues it
+---@field errors table<string, integer> failed rows by the kind of their error
+---@field retries integer tries beyond the first of each row
+---@field tokens { total: integer, input: integer, output: integer }
+---@field latency sluice.BatchTimes? of rows with an answer
+---@field ttft sluice.BatchTimes? time to the first content, of streams
+---@field seconds number of this run
+---@field rows_per_second number of this run
+---@field tokens_per_second number of this run
+---@field concurrency number requests at a time, as it was in the end
+---@field pauses integer times that the server asked for
+---@field duplicate_ids integer ids that came again, among the first 50,000
+---@field results table[]? without an output: every result
+
+local function tokens_of(tally)
+  local total, output = tally.tokens, tally.output_tokens
+  return { total = total, input = total - output, output = output }
+end
+
+---The summary of a run that has ended.
+---@param run table of batch.run
+---@return sluice.BatchSummary
+function summary.of(run)
+  local engine, tally = run.engine, run.engine.tally
+  local seconds = task.now() - run.started
+  local rows = tally.ok + tally.failed
+  local per = seconds > 0 and 1 / seconds or 0
+  return {
+    rows = rows, ok = tally.ok, failed = tally.failed, resumed = run.resumed,
+    complete = engine:is_complete(), stopped = engine.stopped, resumable = run.journal ~= nil,
+    errors = tally.errors, retries = tally.retries,
+    tokens = tokens_of(tally),
+    latency = tally.latency:summary(), ttft = tally.ttft:summary(),
+    seconds = seconds, rows_per_second = (rows - run.resumed) * per,
+    tokens_per_second = (tally.tokens - run.tokens_before) * per,
+    concurrency = engine.throttle.limit // 1, pauses = engine.throttle.pauses,
+    duplicate_ids = run.rules.duplicate_ids, results = run.results,
+  }
+end
+
+local PRETTY <const> = { pretty = true }
+
+---Writes it to a file, as JSON without the results. The file is replaced in one step.
+---@param told sluice.BatchSummary
+---@param path string
+---@return boolean? written
+---@return sluice.Error? err
+function summary.write(told, path)
+  local plain = {}
+  for name, value in pairs(told) do plain[name] = value end
+  plain.results = nil
+  local temporary = path .. ".new"
+  os.remove(temporary)
+  local file, err = files.append(temporary, "write batch report")
+  if not file then return nil, err end
+  local ok
+  ok, err = file:write(json.encode(plain, PRETTY) .. "\n")
+  file:close()
+  if not ok then return nil, err end
+  local reason, number
+  ok, reason, number = os.rename(temporary, path)
+  if not ok then return nil, files.failure("write batch report", path, reason, number) end
+  return true
+end
+
+return summary
