@@ -246,6 +246,30 @@ describe("a bar on a terminal", function()
     assert.equal(3, #output.rows)
   end))
 
+  it("hands its rows to a screen that lays out itself, and is not suspended there", simulated(function()
+    local ROW <const> = "a   0% [-----------------] 0/4 ETA -:--"
+    local shown = {}
+    progress.set_output {
+      write = function() error "written" end,
+      show = function(above, rows) shown[#shown + 1] = { above, table.unpack(rows) } end,
+      size = function() return 40, 10 end,
+    }
+    local first <close> = progress.bar { total = 4, label = "a" }
+    local second = progress.status { label = "b" }
+    local resume = progress.suspend()
+    second:set "text"
+    resume()
+    second:close()
+    progress.write "said"
+    progress.set_output(nil)
+    assert.same({
+      { "", ROW },
+      { "", ROW, "b: text 0:00" },
+      { "b: text in 0:00\r\n", ROW },
+      { "said\n", ROW },
+    }, shown)
+  end))
+
   it("leaves the screen to others and comes back", simulated(function()
     local output = screen(60)
     local bar = progress.bar { total = 10, label = "work", interval = 0, output = output }

@@ -26,6 +26,7 @@ local ERASE <const> = "\r\27[J"
 ---Where a bar is shown.
 ---@class sluice.ProgressOutput
 ---@field write fun(bytes: string) gets each redraw in one piece; must not wait
+---@field show? fun(above: string, rows: string[]) instead of write, of a screen that lays out itself: a text that stays above, and the rows as they are now; needs `size`
 ---@field size? fun(): integer?, integer? columns and rows of the terminal as it is now; without it plain lines are written
 ---@field unicode? boolean
 ---@field color? boolean
@@ -69,10 +70,10 @@ end
 
 -- ---- drawing ----
 
--- The bytes that show all bars of an area, from a cursor at its start and back to it.
-local function drawing(area, now)
+-- The rows of an area as they are now; none while it is suspended.
+local function rows_of(area, now)
   area.is_drawn = area.suspended == 0 and #area.bars > 0
-  if not area.is_drawn then return "" end
+  if not area.is_drawn then return {} end
   area.drawn_at = now
   local columns, rows = area.output.size()
   -- the last column stays free: some terminals wrap as soon as it is written
@@ -81,6 +82,13 @@ local function drawing(area, now)
   for index = 1, math.min(#area.bars, math.max((rows or DEFAULT_ROWS) - 1, 1)) do
     lines[index] = render.line(area.bars[index]._state, columns, now, area.output)
   end
+  return lines
+end
+
+-- The bytes that show all bars of an area, from a cursor at its start and back to it.
+local function drawing(area, now)
+  local lines = rows_of(area, now)
+  if #lines == 0 then return "" end
   local up = #lines > 1 and ("\27[%dA"):format(#lines - 1) or ""
   -- over what is there, and only the rest erased: a bar that is erased first flickers
   return "\r" .. table.concat(lines, "\27[K\r\n") .. "\27[J" .. up .. "\r"
@@ -88,8 +96,20 @@ end
 
 -- Puts text above the bars, in one write with the redraw.
 local function write_above(area, text, now)
+  if area.output.show then
+    area.output.show(text, rows_of(area, now))
+    return
+  end
   local erase = area.is_drawn and ERASE or ""
   area.output.write(erase .. text .. drawing(area, now))
+end
+
+local function redraw(area, now)
+  if area.output.show then
+    area.output.show("", rows_of(area, now))
+  else
+    area.output.write(drawing(area, now))
+  end
 end
 
 -- ---- figures ----
@@ -131,7 +151,7 @@ local function refresh(bar)
   if not area.output.size then
     if is_line_due(bar, now) then write_line(bar, now) end
   elseif now - area.drawn_at >= (bar._interval or REDRAW_INTERVAL) and area.suspended == 0 then
-    area.output.write(drawing(area, now))
+    redraw(area, now)
   end
 end
 
@@ -183,7 +203,7 @@ function progress.bar(given)
   bar._written_at, bar._written_tenth = now, tenth(bar._state)
   if area.output.size then
     area.bars[#area.bars + 1] = bar
-    area.output.write(drawing(area, now))
+    redraw(area, now)
   end
   return bar
 end
@@ -315,7 +335,7 @@ function status_methods:set(text)
   local before = state.text
   if text then state.text = clean(text) end
   if area.output.size then
-    area.output.write(drawing(area, now))
+    redraw(area, now)
   elseif state.text ~= before then
     area.output.write(render.plain_line(state, now) .. "\n")
   end
@@ -336,6 +356,14 @@ function status_metatable.__tostring(status)
   return "sluice.progress.status: " .. render.plain_line(status._state, task.now())
 end
 
+---Has the bars that name no output shown elsewhere than on standard error, for programs that own the screen;
+---nil brings standard error back. Bars that are shown stay where they are.
+---@param output? sluice.ProgressOutput
+function progress.set_output(output)
+  options.argument("progress.set_output", "output", output, "table?")
+  standard_output = output
+end
+
 ---Writes a line, or several, to standard error: above the bars, if there are any. Never waits.
 ---@param text string a line end is added where it has none
 function progress.write(text)
@@ -345,7 +373,9 @@ function progress.write(text)
   write_above(area, text, #area.bars > 0 and task.now() or 0)
 end
 
+-- A screen that lays out itself keeps others' output and the bars apart.
 local function suspend_area(area)
+  if area.output.show then return end
   area.suspended = area.suspended + 1
   if area.is_drawn then
     area.is_drawn = false
@@ -354,6 +384,7 @@ local function suspend_area(area)
 end
 
 local function resume_area(area)
+  if area.output.show then return end
   area.suspended = area.suspended - 1
   if area.suspended == 0 and #area.bars > 0 then area.output.write(drawing(area, task.now())) end
 end
