@@ -5,6 +5,7 @@ local core = require "sluice.core.http"
 local errors = require "sluice.errors"
 local headers = require "sluice.headers"
 local meta = require "sluice.meta"
+local observe = require "sluice.observe"
 local options = require "sluice.options"
 local redirect = require "sluice.redirect"
 local response = require "sluice.response"
@@ -413,6 +414,8 @@ local function perform(self, where, given, followed)
   local method = given.method and given.method:upper() or (body and "POST" or "GET")
   local settings = settings_of(self, given)
   local res, err = exchange(self, method, url, flat, body, next_piece, settings)
+  local told = observe.on_request
+  if told then told(method, label_of(url), res or nil, err) end
   if not res then
     if res == false then error(where .. ": " .. err, CALLER_OF_PERFORM) end
     return nil, err
