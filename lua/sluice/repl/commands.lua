@@ -1,0 +1,140 @@
+-- SPDX-License-Identifier: MIT
+-- What a console understands beside Lua: `:help`, `:time`, `:tasks`, `:trace`, `:save`, `:cancel`, `:quit`.
+
+local help = require "sluice.repl.help"
+local options = require "sluice.options"
+local source = require "sluice.repl.source"
+local trace = require "sluice.repl.trace"
+
+local commands = {}
+
+local HELP <const> = [[
+An entry is Lua: an expression shows its values, a call that waits just waits, a stream is shown
+as it comes. Variables declared `local` at the top of an entry stay. Tasks go on behind the prompt.
+
+  ?NAME         what is known of a name, a value or a class: ?task.spawn ?chat ?sluice.Stream
+  _  _1 .. _9   the last result, and those before it
+  :time ENTRY   runs it and says how long it took and what it requested
+  :tasks        the tasks that entries have started; :tasks all for every task
+  :cancel N     cancels what entry N started
+  :trace        where the time of the last request went
+  :save FILE    writes the entries that did not fail as a script
+  :help         this text
+  :quit         leaves, as Ctrl-D does
+
+  Tab completes names, fields, methods, options and modules. Ctrl-C stops what the entry started.]]
+
+local COLUMNS <const> = 80 -- where the console does not know
+
+-- By name: a function (session, rest, run) that returns a text to show, or nil and what is wrong; `run` runs an entry.
+local known = {}
+
+function known.help()
+  return HELP
+end
+
+function known.time(session, rest, run)
+  if rest == "" then return nil, ":time ENTRY: an entry is needed" end
+  local before, cpu = session.requests, os and os.clock and os.clock()
+  local entry = run(rest)
+  if not entry then return nil, ":time: the entry is not whole" end
+  local said = { ("%.3f s"):format(entry.seconds or 0) }
+  if cpu then said[2] = ("%.3f s of it computing"):format(os.clock() - cpu) end
+  local made = session.requests - before
+  if made > 0 then said[#said + 1] = ("%d request%s"):format(made, made == 1 and "" or "s") end
+  return table.concat(said, ", ")
+end
+
+function known.tasks(session, rest)
+  local lines = session:tasks(rest == "all")
+  return #lines > 0 and table.concat(lines, "\n") or "no task that an entry has started runs"
+end
+
+function known.cancel(session, rest)
+  local number = math.tointeger(tonumber(rest))
+  local entry = number and session.running[number]
+  if not entry then return nil, (":cancel N: no entry %s runs; see :tasks"):format(rest) end
+  session:cancel(entry, "cancelled")
+  return ("entry %d is cancelled"):format(number)
+end
+
+function known.trace(session)
+  if not session.last then return nil, "no request was made" end
+  local columns = session.console.columns and session.console.columns() or COLUMNS
+  return trace.waterfall(session.last, columns, session.console.unicode)
+end
+
+-- Whether an entry uses a past result, which a script does not have.
+local function uses_result(text)
+  for _, token in ipairs(source.tokens(text)) do
+    if token.kind == "name" and token.text:find "^_%d?$" then return true end
+  end
+  return false
+end
+
+-- An expression is no statement, unless it is a call: a script prints it.
+local function as_statement(entry)
+  if uses_result(entry.text) then return "-- " .. entry.text:gsub("\n", "\n-- ") end
+  if entry.kind ~= "expression" or load(entry.text, "=entry", "t") then return entry.text end
+  return "print(" .. entry.text:gsub("%s*%-%-[^\n]*$", "") .. ")"
+end
+
+local function script_of(session)
+  local pieces = { "-- Saved from a session of sluice.", 'local sluice = require "sluice"', "" }
+  for _, entry in ipairs(session.entries) do
+    if not entry.failed then pieces[#pieces + 1] = as_statement(entry) end
+  end
+  return table.concat(pieces, "\n") .. "\n"
+end
+
+function known.save(session, rest)
+  if rest == "" then return nil, ":save FILE: a file is needed" end
+  if not (io and io.open) then return nil, ":save: files are not allowed here" end
+  local file, reason = io.open(rest, "w")
+  if not file then return nil, ":save: " .. reason end
+  local written
+  written, reason = file:write(script_of(session))
+  local closed, close_reason = file:close()
+  if not (written and closed) then return nil, (":save: %s: %s"):format(rest, reason or close_reason) end
+  return "saved as " .. rest
+end
+
+function known.quit(session)
+  session.leaves = true
+  return ""
+end
+
+---Whether a text is for commands.run.
+---@param text string
+---@return boolean
+function commands.is_one(text)
+  return text:find "^%s*:%a" ~= nil or text:find "^%s*%?" ~= nil
+end
+
+---Runs a command.
+---@param session sluice.repl.Session
+---@param text string
+---@param run fun(text: string): sluice.repl.Entry? runs an entry; nil where it is not whole
+---@return string? shown
+---@return string? message what is wrong
+function commands.run(session, text, run)
+  local question = text:match "^%s*%?%s*(.-)%s*$"
+  if question == "" then return HELP end
+  if question then return help.about(question, session.env) end
+  local name, rest = text:match "^%s*:(%a+)%s*(.-)%s*$"
+  if not known[name] then
+    return nil, ("there is no command :%s%s; see :help"):format(name, options.hint(name, known))
+  end
+  return known[name](session, rest, run)
+end
+
+---The names of all commands.
+---@return string[]
+function commands.names()
+  local names = {}
+  for name in pairs(known) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
+return commands

@@ -1,0 +1,145 @@
+-- SPDX-License-Identifier: MIT
+-- The one source of help, completion and types: tools/reference.lua and tools/types.lua read annotations.
+
+local SAMPLE <const> = [[
+-- SPDX-License-Identifier: MIT
+-- A sample of a module.
+-- It has two lines.
+
+local sample = {}
+
+---@alias sluice.Maker fun(size: integer): sluice.Sample
+---@alias sluice.Mode "a"|"b"
+
+---Anything that has a size.
+---@class sluice.Sized
+---@field size integer in bytes
+
+---A thing.
+---@class sluice.Sample: sluice.Sized
+---@field name? string what it is called
+---@field make sluice.Maker
+local methods = {}
+local metatable = { __name = "sluice.sample", __index = methods }
+
+---@class sluice.SampleOptions
+---@field limit? integer bytes; 5
+local OPTIONS = { limit = "integer?" }
+
+---Makes one.
+---Waits.
+---@param size integer in bytes
+---@param given? { mode: sluice.Mode, list: (string|fun(a: integer): string)[] } how
+---@param ... string|integer
+---@return sluice.Sample? made the thing
+---@return sluice.Error? err
+function sample.new(size, given, ...)
+  return setmetatable({ size, given, ..., OPTIONS }, metatable)
+end
+
+---Its double.
+---@return integer
+function methods:double() return self.size * 2 end
+
+---As in C.
+---@param a any
+sample.from_c = print
+
+---@type table<string, fun(): integer>
+sample.table = setmetatable({}, {})
+
+---The most.
+sample.MOST = 5
+
+return sample
+]]
+
+local root
+
+local function run(command)
+  local pipe <close> = assert(io.popen(command .. " 2>&1"))
+  return pipe:read "a"
+end
+
+local function write(path, text)
+  assert(os.execute(("mkdir -p '%s/%s'"):format(root, path:match "^(.*)/")))
+  local file <close> = assert(io.open(root .. "/" .. path, "w"))
+  file:write(text)
+end
+
+local function read(path)
+  local file <close> = assert(io.open(root .. "/" .. path))
+  return file:read "a"
+end
+
+describe("annotations", function()
+  before_each(function()
+    root = os.tmpname()
+    os.remove(root)
+    assert(os.execute("mkdir " .. root))
+    write("lua/sluice/sample.lua", SAMPLE)
+    write("lua/sluice/layer.lua", "-- SPDX-License-Identifier: MIT\n-- A layer.\n\n---Makes one.\n"
+      .. "---@param a integer\n---@return integer\nlocal function layer(a)\n  return a\nend\n"
+      .. "\nreturn layer\n")
+  end)
+
+  after_each(function() os.execute("rm -r " .. root) end)
+
+  it("become data", function()
+    assert.equal("", run(("lua5.4 tools/reference.lua %s/out.lua %s/lua"):format(root, root)))
+    local reference = dofile(root .. "/out.lua")
+    assert.equal("A sample of a module.\nIt has two lines.", reference.modules["sluice.sample"].text)
+    local new = reference.modules["sluice.sample"].members.new
+    assert.equal("Makes one.\nWaits.", new.text)
+    assert.same({
+      { name = "size", type = "integer", text = "in bytes" },
+      {
+        name = "given", type = "{ mode: sluice.Mode, list: (string|fun(a: integer): string)[] }",
+        text = "how", optional = true,
+      },
+      { name = "...", type = "string|integer" },
+    }, new.params)
+    assert.same({
+      { type = "sluice.Sample?", text = "made the thing" }, { type = "sluice.Error?", text = "err" },
+    }, new.returns)
+    assert.matches("sample.lua:%d+$", new.at)
+    local class = reference.classes["sluice.Sample"]
+    assert.same({ "sluice.Sized" }, class.parents)
+    assert.equal("A thing.", class.text)
+    assert.same({ "string", true }, { class.members.name.type, class.members.name.optional })
+    assert.is_true(class.members.double.is_method)
+    assert.equal("fun(size: integer): sluice.Sample", reference.classes["sluice.Maker"].alias)
+    assert.equal("bytes; 5", reference.classes["sluice.SampleOptions"].members.limit.text)
+    assert.equal("sluice.Sample", reference.metatables["sluice.sample"])
+    assert.equal("integer", reference.modules["sluice.layer"].call.params[1].type)
+    assert.equal("table<string, fun(): integer>", reference.modules["sluice.sample"].members.table.type)
+    assert.equal("number", reference.modules["sluice.sample"].members.MOST.type)
+  end)
+
+  it("become definitions that editors read", function()
+    assert.equal("", run(("lua5.4 tools/types.lua %s/types %s/lua"):format(root, root)))
+    local text = read "types/sluice/sample.lua"
+    assert(load(text))
+    for _, piece in ipairs {
+      "---@meta sluice.sample\n",
+      '---@alias sluice.Mode "a"|"b"\n',
+      "---@class sluice.sample\nlocal sample = {}\n",
+      "---@field make sluice.Maker\nlocal methods = {}\n",
+      "---@field limit? integer bytes; 5\n\n",
+      "---@return sluice.Error? err\nfunction sample.new(size, given, ...) end\n",
+      "---@return integer\nfunction methods:double() end\n",
+      "---@param a any\nfunction sample.from_c(a) end\n",
+      "---@type table<string, fun(): integer>\nsample.table = nil\n",
+      "---@type number\nsample.MOST = nil\n",
+      "\nreturn sample\n",
+    } do
+      assert.is_truthy(text:find(piece, 1, true), piece .. " in " .. text)
+    end
+    assert.matches("function layer%(a%) end\n\nreturn layer\n$", read "types/sluice/layer.lua")
+  end)
+
+  it("of the whole library can be read", function()
+    assert.equal("", run(("lua5.4 tools/types.lua %s/types lua"):format(root)))
+    assert.matches("function task.spawn%(f, %.%.%.%) end", read "types/sluice/task.lua")
+  end)
+end)

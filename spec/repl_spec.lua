@@ -1,0 +1,277 @@
+-- SPDX-License-Identifier: MIT
+-- The REPL behind its console: entries as tasks, results, errors, what goes on behind the prompt, commands.
+
+local commands = require "sluice.repl.commands"
+local observe = require "sluice.observe"
+local repl_console = require "repl_console"
+local sluice = require "sluice"
+local sessions = require "sluice.repl.session"
+local source = require "sluice.repl.source"
+local support = require "support"
+local task = require "sluice.task"
+local trace = require "sluice.repl.trace"
+
+local run = repl_console.run
+
+-- A stream of these pieces of text.
+local function stream_of(pieces, err)
+  local at = 0
+  return sluice.stream.wrap {
+    next = function()
+      at = at + 1
+      if pieces[at] then return { choices = { { delta = { content = pieces[at] } } } } end
+      return nil, err
+    end,
+    close = function() end,
+  }
+end
+
+describe("the REPL", function()
+  it("shows the values of an expression, and nothing of a statement", function()
+    assert.equal('2\n1, nil, "a"\n', run({ "1 + 1", "x = 5", "1, nil, 'a'" }).out)
+    assert.equal("", run({ "(function() end)()", "", "   ", "-- nothing" }).out)
+  end)
+
+  it("goes on until an entry is whole", function()
+    local seen = run { "for i = 1, 2 do", "print(i)", "end", "x = [[a", "b]]", "x", "f(" }
+    assert.equal('1\n2\n"a\\nb"\n', seen.out)
+    assert.same({ "> ", ">> ", ">> ", "> ", ">> ", "> ", "> ", ">> " }, seen.prompts)
+    assert.same({ 1, "the entry is not whole\n" }, { seen.failures, seen.err })
+    assert.equal("for i = 1, 2 do\nprint(i)\nend", seen.remembered[1])
+  end)
+
+  it("lets whoever types drop an entry that was begun", function()
+    assert.equal("3\n", run({ "for i = 1, 2 do", { event = "interrupt" }, "1 + 2" }).out)
+  end)
+
+  it("keeps what is local at the top of an entry", function()
+    local seen = run {
+      "local a, b <const> = 1, 2", "local function twice() return a * 2 end", "do local a = 7 end", "local c",
+      "a, b, twice(), c",
+    }
+    assert.equal("1, 2, 2, nil\n", seen.out)
+    assert.equal("", seen.err)
+    local closed = run { "closed = false",
+      "local x <close> = setmetatable({}, { __close = function() closed = true end }) x = nil", "x" }
+    assert.matches("attempt to assign to const variable 'x'", closed.err)
+    assert.equal("      a = nil\n      b = nil", source.keep_locals "local a\nlocal b")
+  end)
+
+  it("compiles what it can, and says whether more is wanted", function()
+    assert.equal("expression", (select(3, source.compile("1", "=entry", _G))))
+    assert.equal("statements", (select(3, source.compile("x = 1", "=entry", {}))))
+    for _, beginning in ipairs { "f(", "x =", "function()", "[[a", "--[[ a", "'a\\", "local" } do
+      local chunk, message = source.compile(beginning, "=entry", {})
+      assert.same({}, { chunk, message }, beginning)
+    end
+    for _, wrong in ipairs { "foo bar", "x = 'abc", "end", "1 +* 2" } do
+      local chunk, message = source.compile(wrong, "=entry 1", {})
+      assert.is_nil(chunk, wrong)
+      assert.matches("^entry 1:1: ", message, wrong)
+    end
+    assert.is_true(source.keywords["while"])
+  end)
+
+  it("reads tokens of whatever is typed", function()
+    local kinds = {}
+    for _, token in ipairs(source.tokens "a.b = 'x' .. [[y]] -- z") do kinds[#kinds + 1] = token.kind end
+    assert.equal("name mark name mark string mark string comment", table.concat(kinds, " "))
+    assert.is_true(source.tokens("'a")[1].unfinished)
+    assert.equal("a", source.tokens("[==[a")[1].content)
+  end)
+
+  it("remembers nine results", function()
+    local inputs = {}
+    for n = 1, 11 do inputs[n] = tostring(n) end
+    local seen = run(inputs)
+    assert.same({ 11, 11, 3 }, { seen.env._, seen.env._1, seen.env._9 })
+    assert.is_nil(rawget(seen.env, "_10"))
+    assert.equal("5\n15\nnil\n5\n", run({ "5", "_ + 10", "nil", "_2" }).out)
+  end)
+
+  it("tells errors with the part of the traceback that was typed", function()
+    local seen = run { "local function f() error 'broken' end", "f()", "error { code = 1 }", "1" }
+    assert.matches("^entry 1:1: broken\nstack traceback:\n[^\n]*entry 1:1: in %a+ 'f'\n", seen.err)
+    assert.matches("a value was raised: { code = 1 }", seen.err)
+    assert.not_matches("repl/", seen.err)
+    assert.same({ "1\n", 2 }, { seen.out, seen.failures })
+    assert.matches("(ConnectError)", run({
+      "assert(nil, require'sluice.errors'.new('ConnectError', { message = 'no' }))" }).err, 1, true)
+  end)
+
+  it("lets an entry wait", function()
+    local began = task.now()
+    assert.equal("true\n", run({ "local t = require'sluice.task'", "t.sleep(0.02) return true" }).out)
+    assert.is_true(task.now() - began >= 0.02)
+  end)
+
+  it("shows a stream as it comes, and keeps its answer", function()
+    local seen = run({ "s", "_.choices[1].message.content", "#_1" },
+      { env = setmetatable({ s = stream_of { "one ", "two" } }, { __index = _G }) })
+    assert.equal('one two\n"one two"\n7\n', seen.out)
+    local err = sluice.errors.new("TimeoutError", { message = "too slow" })
+    seen = run({ "s" }, { env = setmetatable({ s = stream_of({ "one" }, err) }, { __index = _G }) })
+    assert.equal("one", seen.out)
+    assert.matches("^too slow", seen.err)
+  end)
+
+  it("hides secrets in whatever it shows", function()
+    local hidden = sluice.secret "a-long-secret"
+    local seen = run({ "text", "error(text)" },
+      { env = setmetatable({ text = "x a-long-secret", hidden = hidden }, { __index = _G }) })
+    assert.equal('"x ***"\n', seen.out)
+    assert.matches("x %*%*%*", seen.err)
+  end)
+end)
+
+describe("behind the prompt", function()
+  local function env()
+    local own = setmetatable({ task = task }, { __index = _G })
+    own.guard = setmetatable({}, { __close = function() own.print "closed" end })
+    return own
+  end
+
+  it("goes on what an entry has started", function()
+    local seen = run({
+      "t = task.spawn(function() task.sleep(0.01) print 'behind' return 7 end)", "1",
+      function() task.sleep(0.05) end,
+      "t:join()",
+    }, { env = env() })
+    assert.equal("1\nbehind\n7\n", seen.out)
+  end)
+
+  it("tells an error there, with the entry that it comes from", function()
+    local seen = run({ "t = task.spawn(function() error 'lost' end)", function() task.sleep(0.01) end },
+      { env = env() })
+    assert.matches("^entry 1, behind the prompt: entry 1:1: lost", seen.err)
+  end)
+
+  it("cancels what a failing entry has started", function()
+    local seen = run({
+      "t = task.spawn(function() local x <close> = guard task.sleep(9) end) task.sleep(0) error 'no'",
+      function() task.sleep(0.01) end, ":tasks",
+    }, { env = env() })
+    assert.equal("closed\nno task that an entry has started runs\n", seen.out)
+  end)
+
+  it("stops what an entry has started when asked, and the entry alone", function()
+    local asked = task.channel()
+    local seen = run({
+      "other = task.spawn(task.sleep, 0.2)", "task.spawn(task.sleep, 9) task.sleep(9)", ":tasks",
+      function() asked:close() end,
+    }, {
+      env = env(),
+      wait_interrupt = function()
+        task.sleep(0.02)
+        return "interrupted"
+      end,
+    })
+    assert.equal("interrupted\n", seen.err)
+    assert.matches("^entry 1: other = task.spawn", seen.out)
+    assert.not_matches("entry 2", seen.out)
+  end)
+
+  it("gives the prompt back from an entry that will not stop", function()
+    local began = task.now()
+    local seen = run({ "task.shield(function() task.sleep(0.3) end)", "1" },
+      { env = env(), wait_interrupt = function() task.sleep(0.02) return "interrupted" end })
+    assert.matches("entry 1 goes on, behind the prompt", seen.err)
+    assert.equal("1\n", seen.out)
+    assert.is_true(task.now() - began < 1)
+  end)
+
+  it("says at the end what is still running, where somebody reads it", function()
+    local typed = { "t = task.spawn(task.sleep, 9)" }
+    local seen = run(typed, { env = env(), is_interactive = true, banner = "hello" })
+    assert.matches("^hello\nstill running, and cancelled now:\nentry 1: t = task.spawn", seen.out)
+    assert.equal("", seen.err)
+    assert.equal("", run(typed, { env = env() }).out)
+    seen = run({ typed[1], { event = "end", hangup = true } }, { env = env(), is_interactive = true })
+    assert.equal("", seen.out)
+  end)
+end)
+
+describe("a command", function()
+  it("is told from Lua", function()
+    assert.is_true(commands.is_one ":help")
+    assert.is_true(commands.is_one "?print")
+    assert.is_false(commands.is_one "::label::")
+    assert.is_true(#commands.names() >= 7)
+    assert.matches("there is no command :hepl %(did you mean \"help\"%?%)", run({ ":hepl" }).err)
+    assert.matches(":save FILE", run({ ":help" }).out)
+    assert.equal("", run({ ":quit", "1" }).out)
+  end)
+
+  it("times an entry", function()
+    local seen = run { ":time require'sluice.task'.sleep(0.02)", ":time", ":time f(" }
+    assert.matches("^0%.0[2-9]%d s, 0%.%d+ s of it computing\n$", seen.out)
+    assert.matches(":time ENTRY: an entry is needed\n:time: the entry is not whole", seen.err)
+  end)
+
+  it("cancels an entry", function()
+    local function later() task.sleep(0.01) end
+    local typed = { "t = task.spawn(task.sleep, 9)", ":cancel 1", later, ":tasks", ":cancel 1", ":cancel x" }
+    local seen = run(typed, { env = setmetatable({ task = task }, { __index = _G }) })
+    assert.equal("entry 1 is cancelled\nno task that an entry has started runs\n", seen.out)
+    assert.matches(":cancel N: no entry 1 runs; see :tasks\n:cancel N: no entry x runs", seen.err)
+    assert.matches("running", run({ ":tasks all" }).out)
+  end)
+
+  it("shows the waterfall of the last request", function()
+    local request = "require'sluice.http'.request { url = 'http://127.0.0.1:1/a?secret=1' }"
+    local seen = run { ":trace", request, ":trace" }
+    assert.matches("^no request was made", seen.err)
+    assert.matches("GET http://127.0.0.1:1/a: ConnectError, ", seen.out, 1, true)
+    assert.not_matches("GET http://127.0.0.1:1/a?", seen.out, 1, true)
+    assert.is_false(observe.on_request)
+  end)
+
+  it("draws each phase where it stands", function()
+    local response = sluice.meta and { status = 200 }
+    require("sluice.meta").set(response, { timing = {
+      queue = 0, connect = 0.1, first_byte = 0.2, total = 0.4, reused = false, bytes_in = 5,
+    } })
+    local lines = {}
+    local picture = trace.waterfall({ method = "GET", url = "http://a/", response = response }, 66)
+    for line in picture:gmatch "[^\n]+" do lines[#lines + 1] = line end
+    assert.same({
+      "GET http://a/: 200, 400.0 ms",
+      "  connect       100.0 ms  ##########",
+      "  first byte    200.0 ms            ####################",
+      "  content       100.0 ms                                ##########",
+      "  new connection, 5 bytes in",
+    }, lines)
+    local open = { method = "GET", url = "u", response = { status = 200 } }
+    assert.equal("GET u: 200, still running", trace.waterfall(open, 80))
+  end)
+
+  it("saves what did not fail as a script that runs", function()
+    support.with_file("", function(path)
+      local typed = { "local x = 2", "x * 21", "error 'no'", "_ + 1", "print(x -- why\n)", ":save " .. path }
+      local seen = run(typed)
+      assert.equal("42\n43\n2\nsaved as " .. path .. "\n", seen.out)
+      local saved = support.read_file(path)
+      assert.matches("\nlocal x = 2\nprint%(x %* 21%)\n%-%- _ %+ 1\nprint%(x %-%- why\n%)\n$", saved)
+      assert.equal("42\n2\n", support.sluice(path).out)
+    end)
+    assert.matches(":save: /nonexistent/x: No such file", run({ ":save /nonexistent/x" }).err)
+    assert.matches(":save FILE: a file is needed", run({ ":save" }).err)
+  end)
+end)
+
+describe("a session", function()
+  it("runs entries, shows and complains through its console", function()
+    local out = {}
+    local function write(text) out[#out + 1] = text end
+    local session <close> = sessions.new({ write = write, write_error = write, read_line = print }, {})
+    local chunk, _, kind = session:compile("1")
+    local entry = session:run("1", chunk, kind)
+    assert.same({ 1, true, false }, { entry.number, entry.ended, entry.failed })
+    session:complain "wrong"
+    assert.same({ "1\n", "wrong\n" }, out)
+    assert.equal('"a"', session:show "a")
+    assert.same({}, session:tasks())
+    session:cancel(entry, "late")
+    session:close()
+  end)
+end)
