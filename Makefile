@@ -21,7 +21,7 @@ SPECS ?= spec
 
 # ---- nothing below needs changing ----
 PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-openssl-dev libssl-dev \
-	libev-dev lua-cjson-dev libc-ares-dev node-llhttp libhiredis-dev ca-certificates
+	libev-dev lua-cjson-dev libc-ares-dev libedit-dev node-llhttp libhiredis-dev ca-certificates
 PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux redis-server
 # Specs that lack these are pending, with the reason.
 PACKAGES_EXTRA = nginx-light chromium

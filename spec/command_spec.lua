@@ -26,12 +26,12 @@ describe("sluice", function()
   end)
 
   it("prints help and version on standard output", function()
-    assert.matches("usage: sluice FILE.lua", support.sluice("--help").out)
+    assert.matches("usage: sluice .*sluice FILE.lua", support.sluice("--help").out)
     assert.matches("^sluice %d+%.%d+%.%d+ %(Lua 5.4%)\n$", support.sluice("--version").out)
   end)
 
   it("answers bad usage with 2 and a message on standard error", function()
-    local wrong = { {}, { "--nonsense" }, { "-e" }, { "--emulator" }, { "emulate", "--nonsense" } }
+    local wrong = { { "--nonsense" }, { "-e" }, { "emulate", "--nonsense" } }
     for _, words in ipairs(wrong) do
       local result = support.sluice(table.unpack(words))
       assert.are.equal(2, result.status, table.concat(words, " "))
@@ -219,4 +219,77 @@ describe("sluice", function()
     os.execute("rm -r " .. folder)
     assert.matches("^true\t1\nfalse\tmodule 'no.such.module' not found:", result.out)
   end)
+end)
+
+-- Types these lines into the program without a terminal.
+local function typed(text, words, redirect)
+  return support.with_file(text, function(path)
+    local command = "%s %s <%s %s"
+    return support.shell(command:format(support.quote(support.binary), words or "", path, redirect or ""))
+  end)
+end
+
+describe("sluice without a script, from a pipe", function()
+  it("shows results without a prompt, as they come", function()
+    local result = typed "1 + 1\nlocal t = { 1,\n2 }\nt\nprint(#t)\n'a'"
+    assert.same({ '2\n{ 1, 2 }\n2\n"a"\n', "", 0 }, { result.out, result.err, result.status })
+    assert.equal("", typed("").out)
+    local piped = support.shell("printf '2 * 3' | " .. support.quote(support.binary))
+    assert.same({ "6\n", 0 }, { piped.out, piped.status })
+  end)
+
+  it("goes on behind an error, and tells it by its exit status", function()
+    local result = typed "error 'no'\n7\n"
+    assert.same({ "7\n", 1 }, { result.out, result.status })
+    assert.matches("^entry 1:1: no\nstack traceback:", result.err)
+    assert.equal(1, typed("foo bar\n").status)
+    assert.equal(1, typed("f(").status)
+    assert.equal(3, typed("os.exit(3)\n1\n").status)
+  end)
+
+  it("keeps results and errors in their order", function()
+    local result = typed("1\nerror('two', 0)\n3\n", "", "2>&1")
+    assert.equal("1\ntwo\n3\n", (result.out:gsub("stack traceback:[^\n]*\n\t[^\n]*\n", "")))
+  end)
+
+  it("takes bytes as they are", function()
+    assert.equal("3\n255\n", typed("#'a\xc3\xff'\n('\xff'):byte()\n").out)
+    assert.equal("5\n", typed("2 +\r\n3\r\n").out)
+  end)
+
+  it("says so when results cannot be written", function()
+    local result = typed("1\n", "", ">/dev/full")
+    assert.equal(1, result.status)
+    assert.matches("standard output: No space left on device", result.err)
+  end)
+
+  it("runs to the end what an entry waits for, and cancels the rest", function()
+    local result = typed [[
+      task = sluice.task
+      guard = setmetatable({}, { __close = function() print "closed" end })
+      t = task.spawn(function() local x <close> = guard task.sleep(9) end)
+      task.sleep(0.01) return "waited"]]
+    assert.same({ '"waited"\nclosed\n', "", 0 }, { result.out, result.err, result.status })
+  end)
+
+  it("writes no history", function()
+    support.with_file("", function(path)
+      typed("1\n", "", "")
+      local result = support.shell(("echo 1 | XDG_STATE_HOME=%s.d %s; ls %s.d"):format(path,
+        support.quote(support.binary), path))
+      assert.matches("No such file", result.err)
+    end)
+  end)
+
+  it("ends by a signal as a script does", function()
+    local command = "(echo 'sluice.task.sleep(9)'; sleep 2) | timeout --preserve-status -s INT 0.5 %s"
+    assert.equal(130, support.shell(command:format(support.quote(support.binary))).status)
+  end)
+
+  if support.has "server" then
+    it("has a private emulator on request", function()
+      local result = typed("#sluice.workspace().serving_endpoints:list()\n", "--emulator")
+      assert.same({ "0\n", "" }, { result.out, result.err })
+    end)
+  end
 end)

@@ -262,6 +262,8 @@ describe("a bar on a terminal", function()
     second:close()
     progress.write "said"
     progress.set_output(nil)
+    first:close()
+    shown[5] = nil
     assert.same({
       { "", ROW },
       { "", ROW, "b: text 0:00" },

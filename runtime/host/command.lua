@@ -2,18 +2,19 @@
 -- The command line of the program `sluice`. Its `...` is the program's argv; it returns the exit
 -- status.
 
-local USAGE = [[
-usage: sluice FILE.lua [ARG...]           run a script (-: from standard input)
+local USAGE = [==[
+usage: sluice                            try things out: the REPL
+       sluice FILE.lua [ARG...]           run a script (-: from standard input)
        sluice -e CHUNK [ARG...]           run a chunk of Lua
-       sluice --emulator FILE.lua [ARG...]
-                                          run a script against a private serving emulator
+       sluice --emulator [FILE.lua [ARG...]]
+                                          the same against a private serving emulator
        sluice emulate [--listen HOST:PORT] [--state FILE] [--latency MS]
                       [--deploy-time S] [--upstream URL] [--model FILE.lua] ...
                                           serve the emulator; its address is printed
        sluice --help | --version
 
 Exit status: 0 done, 1 the script failed, 2 bad usage, 130 interrupted, 143 terminated.
-]]
+]==]
 
 local BAD_USAGE = 2
 
@@ -58,7 +59,7 @@ end
 ---The text of an error, with the part of the traceback that is the script's own.
 local function describe(err)
   local err_type = type(err)
-  if err_type == "table" and rawget(err, "_scope") then return err end -- the end of this task: goes on as it is
+  if err_type == "table" and rawget(err, "_scope") then return err end -- the end of this task
   local metatable = getmetatable(err)
   local text = tostring(err)
   if err_type == "table" and not (metatable and metatable.__tostring) then
@@ -90,18 +91,114 @@ local function run_script(words, at)
   return 1
 end
 
+-- ---- the REPL ----
+
+local BANNER <const> = "sluice %s (%s)%s\n:help says what there is, Ctrl-D leaves."
+
+---The path of the file of entries, nil where nobody says where it would be.
+local function history_path(settings)
+  local folder = settings.get "XDG_STATE_HOME"
+  if not folder or folder:sub(1, 1) ~= "/" then
+    local home = settings.get "HOME"
+    if not home then return nil end
+    folder = home .. "/.local/state"
+  end
+  return folder .. "/sluice/history"
+end
+
+---print of the REPL: the terminal is the console's, which keeps progress bars and the line apart.
+local function plain_print(...)
+  local words = table.pack(...)
+  for index = 1, words.n do words[index] = tostring(words[index]) end
+  io.stdout:write(table.concat(words, "\t") .. "\n")
+end
+
+local function bytes_of(numbers)
+  local pieces = {}
+  for index, number in ipairs(numbers) do pieces[index] = string.char(number) end
+  return table.concat(pieces)
+end
+
+---Has the history kept; says once where that fails.
+local function keep_history(console, host, path)
+  local function check(done, err)
+    if done then return end
+    console.remember = nil
+    local reason = err.message:gsub("^host%.[%a_]+: ", "")
+    io.stderr:write("sluice: the history is not kept: ", path, ": ", reason, "\n")
+  end
+  console.remember = function(entry) check(host.remember(entry)) end
+  check(host.open_history(path))
+end
+
+---Output that cannot be written is an error, but of a terminal: there is nobody left to tell.
+local function write_or_fail(text)
+  local written, reason = io.stdout:write(text)
+  if written then written, reason = io.stdout:flush() end
+  if not written then error("standard output: " .. reason, 0) end
+end
+
+---Progress bars stand above the line that is typed.
+local function show_bars(terminal, unicode, color)
+  require("sluice.progress").set_output {
+    write = function(bytes) io.stderr:write(bytes) end,
+    show = function(above, rows)
+      if above ~= "" then io.stderr:write(above) end
+      io.stdout:write("\27_sluice:footer;" .. table.concat(rows, "\n") .. "\27\\")
+    end,
+    size = function() return terminal.size(1) end,
+    unicode = unicode, color = color,
+  }
+end
+
+---What sluice.repl asks of a console, made of the functions of this program.
+local function new_console()
+  local host, settings = require "sluice.host", require "sluice.settings"
+  local terminal, is = require "sluice.core.terminal", host.console()
+  local kind = settings.get "TERM"
+  local locale = settings.get "LC_ALL" or settings.get "LC_CTYPE" or settings.get "LANG" or "UTF-8"
+  local console = {
+    is_interactive = is.interactive,
+    color = terminal.isatty(1) and kind ~= nil and kind ~= "dumb" and settings.get "NO_COLOR" == nil,
+    unicode = locale:upper():gsub("-", ""):find("UTF8", 1, true) ~= nil,
+    columns = function() return terminal.size(1) or 80 end,
+    write = is.interactive and function(text) io.stdout:write(text) end or write_or_fail,
+    write_error = function(text) io.stderr:write(text) end,
+    read_line = function(prompt)
+      local event = host.read_line(prompt)
+      if type(event.text) == "table" then event.text = bytes_of(event.text) end
+      return event
+    end,
+    edit = function(change) host.edit(change.delete, change.insert, change.above) end,
+  }
+  if is.interactive then console.wait_interrupt = host.wait_interrupt end
+  if is.editor then show_bars(terminal, console.unicode, console.color) end
+  if is.missing ~= "" then io.stderr:write("sluice: lines cannot be edited: ", is.missing, "\n") end
+  local path = is.interactive and history_path(settings)
+  if path then keep_history(console, host, path) end
+  return console
+end
+
+local function run_repl(note)
+  _G.print = plain_print
+  local console = new_console()
+  local banner = BANNER:format(require("sluice").version, _VERSION, note or "")
+  local failures = require("sluice.repl").run(console, { banner = banner })
+  return failures > 0 and not console.is_interactive and 1 or 0
+end
+
 local function run_with_emulator(words, at)
-  if not words[at] then return bad_usage("--emulator needs a script") end
   local emulator = require("sluice.emulator").new { token = true, deploy_time = 1 }
   local server <close> = assert(emulator:listen "127.0.0.1:0")
   local own = require("sluice.auth.config").only("http://" .. server.address, emulator.token)
   require("sluice.settings").set(own)
+  if not words[at] then return run_repl(", the emulator is at http://" .. server.address) end
   return run_script(words, at)
 end
 
 local function main(words)
   local first = words[1]
-  if not first then return bad_usage("a script is needed") end
+  if not first then return run_repl() end
   if first == "--help" or first == "-h" then
     io.stdout:write(USAGE)
     return 0

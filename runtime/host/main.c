@@ -2,6 +2,7 @@
 /* The program `sluice`: the first host of libsluice, through sluice.h and nothing else. */
 #include "../sluice.h"
 #include "../embedded.h"
+#include "console.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -16,6 +17,8 @@ enum {
     EXIT_SCRIPT_FAILED = 1,
     /* What a shell adds to the number of a signal that ended a program. */
     EXIT_SIGNAL = 128,
+    /* Microseconds of a pump while somebody types: what computes is set aside for a key. */
+    CONSOLE_TURN = 2000,
 };
 
 /** The command line, in Lua; the build embeds it. */
@@ -34,8 +37,10 @@ static void on_signal(int number)
 {
     int saved = errno;
     /* asked twice: whoever asks has no patience left; or while the instance is being deleted */
-    if (host_signal || !host_instance)
+    if (host_signal || !host_instance) {
+        console_restore();
         _exit(EXIT_SIGNAL + number);
+    }
     host_signal = number;
     sluice_interrupt(host_instance);
     errno = saved;
@@ -52,6 +57,26 @@ static void install_signals(void)
     sigaction(SIGTERM, &action, NULL);
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
+}
+
+static void on_terminal_signal(int number)
+{
+    int saved = errno;
+    console_note_signal(number);
+    if (host_instance)
+        sluice_wake(host_instance);
+    errno = saved;
+}
+
+/** Those of the REPL: the terminal goes away, changes its size, is ours again after Ctrl-Z. */
+static void install_terminal_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGHUP, &action, NULL);
+    action.sa_handler = on_terminal_signal;
+    sigaction(SIGWINCH, &action, NULL);
+    sigaction(SIGCONT, &action, NULL);
 }
 
 /** Open streams are bounded by descriptors: take as many as we may. */
@@ -98,15 +123,20 @@ static void on_done(void *user, int status, const char *text, size_t len)
         on_error(NULL, text);
 }
 
-static int run(sluice *s, int task, const outcome *end)
+static int run(sluice *s, int task, const outcome *end, console *terminal)
 {
     int cancelled = 0;
     while (!end->ended) {
+        if (host_signal == SIGINT && terminal && console_interrupt(terminal))
+            host_signal = 0;
         if (host_signal && !cancelled) {
             cancelled = 1;
             sluice_cancel(s, task, host_signal == SIGINT ? "interrupted" : "terminated");
         }
-        if (sluice_pump(s, 0) > 0 || end->ended)
+        int more = sluice_pump(s, terminal ? CONSOLE_TURN : 0);
+        if (terminal)
+            console_turn(terminal);
+        if (more > 0 || end->ended)
             continue;
         int status = sluice_wait(s, -1);
         if (status < 0) {
@@ -115,6 +145,22 @@ static int run(sluice *s, int task, const outcome *end)
         }
     }
     return host_signal ? EXIT_SIGNAL + host_signal : end->status;
+}
+
+/** What is left to do when the instance is there. */
+static int run_command(sluice *s, outcome *end, console *terminal)
+{
+    if (terminal) {
+        int status = console_attach(terminal, s);
+        if (status < 0) {
+            on_error(NULL, sluice_strerror(status));
+            return EXIT_SCRIPT_FAILED;
+        }
+        install_terminal_signals();
+    }
+    const char *chunk = (const char *)sl_command[0].bytes;
+    int task = sluice_spawn(s, "=sluice", chunk, sl_command[0].size, on_done, end);
+    return task < 0 ? EXIT_SCRIPT_FAILED : run(s, task, end, terminal);
 }
 
 int main(int argc, char **argv)
@@ -131,16 +177,16 @@ int main(int argc, char **argv)
     outcome end = {0, 0};
     raise_descriptor_limit();
     keep_memory();
+    console *terminal = console_is_wanted(argc, argv) ? console_open() : NULL;
     int status = sluice_new(&s, &options);
     if (status < 0) {
         fprintf(stderr, "sluice: %s\n", sluice_strerror(status));
+        console_close(terminal);
         return EXIT_SCRIPT_FAILED;
     }
     host_instance = s;
     install_signals();
-    const char *chunk = (const char *)sl_command[0].bytes;
-    int task = sluice_spawn(s, "=sluice", chunk, sl_command[0].size, on_done, &end);
-    status = task < 0 ? EXIT_SCRIPT_FAILED : run(s, task, &end);
+    status = run_command(s, &end, terminal);
     host_instance = NULL;
     sluice_delete(s);
     /* a script that believes it has written must not end well when it has not */
@@ -148,5 +194,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "sluice: standard output: %s\n", strerror(errno));
         status = EXIT_SCRIPT_FAILED;
     }
+    console_close(terminal);
     return status;
 }
