@@ -329,6 +329,15 @@ function methods:script(text)
   return made
 end
 
+---The `store` of a layers.limit that processes share: the same name, the same limit. See docs/limits.md.
+---@param name string
+---@param given? sluice.limit.RedisOptions
+---@return fun(plan: sluice.limit.Plan): sluice.limit.State
+function methods:limit_store(name, given)
+  local store = require("sluice.limit.redis").new(self, name, given)
+  return store
+end
+
 ---What there is and was: `state` of the shared connection ("idle", "connecting", "open"), `connections`,
 ---`lent` (of these, to one task each), `in_flight` commands, `connects`, `failures` of connecting,
 ---`timeouts` of commands, `redirects`. Never waits.

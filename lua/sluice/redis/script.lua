@@ -32,17 +32,33 @@ local function first_run(self, count, words)
   return value or nil
 end
 
+-- The number of keys, then keys and arguments as words.
+local function words_of(keys, ...)
+  options.argument("script", "keys", keys, "table?")
+  local count = keys and #keys or 0
+  local words = table.move(keys or {}, 1, count, 1, { n = count + select("#", ...) })
+  table.move({ ... }, 1, select("#", ...), count + 1, words)
+  return count, queue.words("EVAL", words)
+end
+
+---Runs it without waiting for what it gives, which nobody sees. Never waits.
+---@param keys? string[]
+---@param ... string|number
+---@return boolean whether there was a connection to send it over
+function metatable:post(keys, ...)
+  local count, words = words_of(keys, ...)
+  local name, what = "EVAL", self.text
+  if self._digest then name, what = "EVALSHA", self._digest end
+  return self._client:post { { name, what, count, table.unpack(words) } }
+end
+
 ---Runs it. Waits.
 ---@param keys? string[]
 ---@param ... string|number
 ---@return any value as of a command
 ---@return sluice.Error?
 function metatable:__call(keys, ...)
-  options.argument("script", "keys", keys, "table?")
-  local count = keys and #keys or 0
-  local words = table.move(keys or {}, 1, count, 1, { n = count + select("#", ...) })
-  table.move({ ... }, 1, select("#", ...), count + 1, words)
-  words = queue.words("EVAL", words)
+  local count, words = words_of(keys, ...)
   local client = self._client
   if not self._digest then return first_run(self, count, words) end
   local value, err = client:command("EVALSHA", self._digest, count, table.unpack(words))
