@@ -2,11 +2,16 @@
 -- SPDX-License-Identifier: MIT
 -- Asks the same things again and again, and pays for each once: answers are kept, and shared while they come.
 --
---     sluice cached_query.lua ENDPOINT [ROUNDS]
---     sluice --emulator scripts/cached_query.lua
+--     sluice cached_query.lua [--redis URL] ENDPOINT [ROUNDS]
+--     sluice --emulator scripts/cached_query.lua [--redis URL]
 local sluice = require "sluice"
 local cache, layers, task = sluice.cache, sluice.layers, sluice.task
 
+local url
+if arg[1] == "--redis" then
+  url = arg[2]
+  table.move(arg, 3, #arg + 2, 1)
+end
 local name, rounds = arg[1], tonumber(arg[2] or 3)
 local workspace = assert(sluice.workspace())
 if not name then -- try it out: an endpoint of our own
@@ -18,10 +23,11 @@ if not name then -- try it out: an endpoint of our own
   })
 end
 
-local store = cache.lru { max_entries = 10000, max_bytes = 64 << 20 }
+local near = cache.lru { max_entries = 10000, max_bytes = 64 << 20 }
+local stores = { near, url and sluice.redis.connect { url = url } } -- Redis: what all processes share
 local chat = sluice.pipeline(workspace:endpoint(name), {
   layers.cache { -- outermost: what is kept costs no retry, no rate and no time
-    store = store, ttl = 3600, -- seconds that an answer is fresh
+    store = stores, ttl = 3600, -- seconds that an answer is fresh
     stale_while_revalidate = 600, -- then it is given that long while a new one is asked for,
     stale_if_error = 86400, -- and for a day where none is to be had
   },
@@ -51,7 +57,7 @@ for round = 1, rounds do
   end
 end
 
-local kept, counts = store:stats(), chat.cache
+local kept, counts = near:stats(), chat.cache
 local requests = counts.hits + counts.joins + counts.misses
 print(("%d calls for %d requests: %d hits, %d joined; %d answers kept in %d bytes"):format(
   counts.misses, requests, counts.hits, counts.joins, kept.entries, kept.bytes))

@@ -4,6 +4,7 @@
 local identity = require "sluice.cache.identity"
 local lru = require "sluice.core.lru"
 local options = require "sluice.options"
+local redis_store = require "sluice.cache.redis_store"
 
 local cache = {}
 
@@ -47,6 +48,18 @@ local DEFAULT_BYTES <const> = 64 << 20
 function cache.lru(given)
   given = options.check("cache.lru", given, LRU)
   return lru.new(given.max_entries, given.max_bytes or DEFAULT_BYTES, given.ttl)
+end
+
+---Makes a store of a client of sluice.redis, for layers.cache in several processes. Where Redis fails, each
+---look-up is a miss: it waits no longer than `timeout`, and while Redis is away it is tried once in a while
+---only. One log line says that it is away, and one that it is back. Never waits. layers.cache makes one of a
+---plain client by itself.
+---@param client sluice.redis.Client stays the caller's
+---@param given? sluice.RedisStoreOptions
+---@return sluice.RedisStore
+function cache.redis(client, given)
+  local store = redis_store.new(client, given)
+  return store
 end
 
 ---@class sluice.CacheKeyOptions

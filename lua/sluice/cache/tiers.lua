@@ -2,6 +2,7 @@
 -- The stores of a cache, the nearest first: what a farther one has is put into the nearer ones.
 
 local entry = require "sluice.cache.entry"
+local redis_store = require "sluice.cache.redis_store"
 local task = require "sluice.task"
 
 local tiers = {}
@@ -29,13 +30,16 @@ function tiers.rule(value)
   return true, wants
 end
 
----Makes it of a store, or of an array of stores.
+---Makes it of a store, or of an array of stores; a Redis client is one too.
 ---@param given sluice.CacheStore|sluice.CacheStore[]
 ---@param life number seconds that an answer is kept
 ---@param counts sluice.Cache `stored` and `store_failures` are counted there
 ---@return sluice.cache.Tiers
 function tiers.new(given, life, counts)
-  local stores = is_store(given) and { given } or given
+  local stores = {}
+  for index, store in ipairs(is_store(given) and { given } or given) do
+    stores[index] = redis_store.is_client(store) and redis_store.new(store) or store
+  end
   return setmetatable({ _stores = stores, _life = life, _counts = counts }, metatable)
 end
 
