@@ -3,6 +3,7 @@
 
 local core = require "sluice.core.task"
 local errors = require "sluice.errors"
+local json = require "sluice.core.json"
 local options = require "sluice.options"
 local secret = require "sluice.secret"
 
@@ -97,24 +98,40 @@ function clean(value, depth)
   return clean_table(value, depth)
 end
 
--- Most lines have texts and numbers alone: these are written as they are.
-local function clean_fields(fields)
-  for key, item in next, fields do
-    if not PLAIN[type(item)] or type(key) ~= "string" or HIDDEN[key:lower()] then
-      return clean_table(fields, 0)
-    end
-  end
-  return fields
-end
-
 local function encode(value)
-  local json = require "sluice.json"
   local ok, text = pcall(json.encode, value)
   if ok and text then return text end
   -- bytes that are no UTF-8, a NaN, a table with mixed keys: shown as Lua would
   local printable = secret.mask(tostring(value)):gsub("[^\32-\126]", "?")
   ok, text = pcall(json.encode, printable)
   return ok and text or '"?"'
+end
+
+-- What `make` gave for a text, kept for the next time: a program has few names of fields and events.
+local MOST_KEPT <const>, LONGEST_KEPT <const> = 1000, 64
+
+local function remembered(make)
+  local count = 0
+  return setmetatable({}, { __index = function(kept, text)
+    local made = make(text)
+    if type(text) ~= "string" or #text > LONGEST_KEPT then return made end
+    if count == MOST_KEPT then
+      for name in next, kept do kept[name] = nil end
+      count = 0
+    end
+    kept[text], count = made, count + 1
+    return made
+  end })
+end
+
+local is_shown = remembered(function(name) return type(name) == "string" and not HIDDEN[name:lower()] end)
+local encoded_event = remembered(function(event) return encode(tostring(event)) end)
+
+local function shows_all(fields)
+  for name in next, fields do
+    if not is_shown[name] then return false end
+  end
+  return true
 end
 
 local function sorted_names(fields)
@@ -135,19 +152,28 @@ local function encode_each(cleaned)
   return table.concat(parts, ",")
 end
 
-local SORTED = { canonical = true }
+-- Most lines have texts and numbers alone: a table in them is too deep.
+local SORTED <const> = { canonical = true }
+local FLAT <const> = { canonical = true, max_depth = 1 }
 
-local function encode_fields(cleaned)
-  local ok, text = pcall(require("sluice.json").encode, cleaned, SORTED)
-  if ok and text:byte() == 0x7B then return text:sub(2, -2) end
-  return encode_each(cleaned)
+-- The members and the bracket after them.
+local function encode_fields(fields)
+  if shows_all(fields) then
+    local ok, text = pcall(json.encode, fields, FLAT)
+    if ok then return text:sub(2) end
+  end
+  local cleaned = clean_table(fields, 0)
+  local ok, text = pcall(json.encode, cleaned, SORTED)
+  if ok and text:byte() == 0x7B then return text:sub(2) end
+  return encode_each(cleaned) .. "}"
 end
 
+local utc = require("sluice.core.system").utc
+
 local function line_of(level, event, fields)
-  local now = require("sluice.core.system").utc(require("sluice.task").wall())
-  local members = fields and encode_fields(clean_fields(fields)) or ""
-  return secret.mask_json(('{"time":"%s","level":"%s","event":%s%s%s}\n'):format(
-    now, level, encode(tostring(event)), members == "" and "" or ",", members))
+  local head = '{"time":"' .. utc(core.wall()) .. '","level":"' .. level .. '","event":' .. encoded_event[event]
+  local members = fields and encode_fields(fields) or "}"
+  return secret.mask_json(head .. (members == "}" and "" or ",") .. members .. "\n")
 end
 
 local function emit(level, event, fields)

@@ -105,10 +105,20 @@ local function longest_first(a, b)
   return #a > #b
 end
 
--- `forms`: what the secrets look like in the text.
+-- The bytes of each live secret as they stand in a text of JSON.
+local json_of = setmetatable({}, { __mode = "k" })
+
+local function in_json(object, bytes)
+  local ok, text = pcall(require("sluice.json").encode, bytes)
+  json_of[object] = ok and text and text:sub(2, -2) or bytes
+  return json_of[object]
+end
+
+-- `forms`: what secrets look like in the text, where that is not as they are.
 local function mask(text, forms)
   local found
-  for _, hidden in next, forms do
+  for object, bytes in next, bytes_of do
+    local hidden = forms and (forms[object] or in_json(object, bytes)) or bytes
     if #hidden >= MASK_AT_LEAST and text:find(hidden, 1, true) then
       found = found or {}
       found[#found + 1] = hidden
@@ -126,24 +136,13 @@ end
 ---@param text string
 ---@return string
 function secret.mask(text)
-  return mask(text, bytes_of)
-end
-
--- The bytes of each live secret as they stand in a text of JSON.
-local json_of = setmetatable({}, { __mode = "k" })
-
-local function in_json(bytes)
-  local ok, text = pcall(require("sluice.json").encode, bytes)
-  return ok and text and text:sub(2, -2) or bytes
+  return mask(text)
 end
 
 ---As mask, for a text that sluice.json has encoded: much faster than to mask each of its strings.
 ---@param text string
 ---@return string
 function secret.mask_json(text)
-  for object, bytes in next, bytes_of do
-    if not json_of[object] then json_of[object] = in_json(bytes) end
-  end
   return mask(text, json_of)
 end
 

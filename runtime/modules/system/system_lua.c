@@ -177,6 +177,15 @@ static int l_system_file_stamp(lua_State *L)
     return 1;
 }
 
+/** As many digits, with zeros before them, and what follows them; gives the place after that. */
+static char *put_digits(char *to, int value, int digits, char after)
+{
+    for (int i = digits; i > 0; i--, value /= 10)
+        to[i - 1] = (char)('0' + value % 10);
+    to[digits] = after;
+    return to + digits + 1;
+}
+
 /* utc(seconds) -> "2026-01-01T00:00:00.123Z" */
 static int l_system_utc(lua_State *L)
 {
@@ -193,10 +202,15 @@ static int l_system_utc(lua_State *L)
     time_t whole = (time_t)((microseconds - rest) / 1000000);
     struct tm tm;
     gmtime_r(&whole, &tm);
-    char text[64];
-    snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900,
-             tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(rest / 1000));
-    lua_pushstring(L, text);
+    char text[sizeof "2026-01-01T00:00:00.123Z"], *end = text;
+    end = put_digits(end, tm.tm_year + 1900, 4, '-');
+    end = put_digits(end, tm.tm_mon + 1, 2, '-');
+    end = put_digits(end, tm.tm_mday, 2, 'T');
+    end = put_digits(end, tm.tm_hour, 2, ':');
+    end = put_digits(end, tm.tm_min, 2, ':');
+    end = put_digits(end, tm.tm_sec, 2, '.');
+    end = put_digits(end, (int)(rest / 1000), 3, 'Z');
+    lua_pushlstring(L, text, (size_t)(end - text));
     return 1;
 }
 
