@@ -57,4 +57,11 @@ describe("headers", function()
     assert.same({ "1", "2", "3" }, seen)
     assert.equal(0, #first)
   end)
+
+  it("gives the fields in one array", function()
+    local object = headers.new { { "A", "1" }, { "b", "2" }, { "a", "3" } }
+    assert.same({ "A", "1", "b", "2", "a", "3" }, headers.fields(object))
+    assert.equal(headers.fields(object), headers.fields(object))
+    assert.same({ "X", "1", "X", "2" }, headers.fields { X = { "1", "2" } })
+  end)
 end)

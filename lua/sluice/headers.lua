@@ -121,6 +121,14 @@ function headers.add(object, name, value)
   rawset(object, PLACES, nil)
 end
 
+---The fields as an array `{ name, value, name, value, ... }`: of a header object its own, which nobody may
+---change.
+---@param source table as for headers.new
+---@return any[]
+function headers.fields(source)
+  return rawget(source, FIELDS) or fields_of(headers.new(source))
+end
+
 ---All values of a field, in order; empty where there is none.
 ---@param object sluice.Headers
 ---@param name string

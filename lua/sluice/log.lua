@@ -4,6 +4,7 @@
 local core = require "sluice.core.task"
 local errors = require "sluice.errors"
 local json = require "sluice.core.json"
+local memo = require "sluice.memo"
 local options = require "sluice.options"
 local secret = require "sluice.secret"
 
@@ -107,25 +108,8 @@ local function encode(value)
   return ok and text or '"?"'
 end
 
--- What `make` gave for a text, kept for the next time: a program has few names of fields and events.
-local MOST_KEPT <const>, LONGEST_KEPT <const> = 1000, 64
-
-local function remembered(make)
-  local count = 0
-  return setmetatable({}, { __index = function(kept, text)
-    local made = make(text)
-    if type(text) ~= "string" or #text > LONGEST_KEPT then return made end
-    if count == MOST_KEPT then
-      for name in next, kept do kept[name] = nil end
-      count = 0
-    end
-    kept[text], count = made, count + 1
-    return made
-  end })
-end
-
-local is_shown = remembered(function(name) return type(name) == "string" and not HIDDEN[name:lower()] end)
-local encoded_event = remembered(function(event) return encode(tostring(event)) end)
+local is_shown = memo.new(function(name) return type(name) == "string" and not HIDDEN[name:lower()] end)
+local encoded_event = memo.new(function(event) return encode(tostring(event)) end)
 
 local function shows_all(fields)
   for name in next, fields do
@@ -171,7 +155,8 @@ end
 local utc = require("sluice.core.system").utc
 
 local function line_of(level, event, fields)
-  local head = '{"time":"' .. utc(core.wall()) .. '","level":"' .. level .. '","event":' .. encoded_event[event]
+  local now = utc(core.wall())
+  local head = '{"time":"' .. now .. '","level":"' .. level .. '","event":' .. encoded_event[event]
   local members = fields and encode_fields(fields) or "}"
   return secret.mask_json(head .. (members == "}" and "" or ",") .. members .. "\n")
 end

@@ -209,8 +209,11 @@ local function failed(limiter, ticket, err)
 end
 
 local function succeeded(limiter, ticket, request, answer)
-  local total, output = usage.of(answer)
-  learn(limiter, request, output)
+  local total, output
+  if limiter._counts_tokens then
+    total, output = usage.of(answer)
+    learn(limiter, request, output)
+  end
   settle(limiter, ticket, total, true)
   heed_headers(limiter, meta.get(answer).headers)
 end
@@ -269,8 +272,8 @@ end
 local function limit_layer(given)
   local limiter = new_limiter(options.check("layers.limit", given, LIMIT))
   return layers.around {
-    query = function(...) return query(limiter, ...) end,
-    stream = function(...) return stream(limiter, ...) end,
+    query = function(inner, request, asked) return query(limiter, inner, request, asked) end,
+    stream = function(inner, request, asked) return stream(limiter, inner, request, asked) end,
     fields = { limiter = limiter },
   }
 end

@@ -1,6 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- What header fields say of a server's rate limits: x-ratelimit-*, anthropic-ratelimit-*, and the IETF's RateLimit.
 
+local http_headers = require "sluice.headers"
+local memo = require "sluice.memo"
+
 local headers = {}
 
 -- A number of at least this many seconds is a date (GitHub's X-RateLimit-Reset).
@@ -70,16 +73,20 @@ local FORMS = {
   { "requests", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset" },
 }
 
+-- The name of a field of rate limits in lower case; false for any other.
+local limit_name = memo.new(function(name)
+  local lower = type(name) == "string" and name:lower()
+  return lower and lower:find("ratelimit", 1, true) and lower or false
+end)
+
 -- The fields of rate limits by their names in lower case; nil where there is none.
 local function collect(fields)
-  local found
-  for name, value in pairs(fields) do
-    if type(name) == "string" and type(value) == "string" then
-      if name:find "[Rr]ate[Ll]imit" or name:find "RATELIMIT" then
-        local lower = name:lower()
-        found = found or {}
-        found[lower] = found[lower] or value
-      end
+  local flat, found = http_headers.fields(fields), nil
+  for index = 1, #flat, 2 do
+    local name, value = limit_name[flat[index]], flat[index + 1]
+    if name and type(value) == "string" then
+      found = found or {}
+      found[name] = found[name] or value
     end
   end
   return found

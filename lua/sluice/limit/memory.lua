@@ -59,7 +59,7 @@ function memory.open(plan)
     _pause = 0, -- counts pauses; a ticket knows the one before it
     _row = 0, -- of 429s, each to a request that was sent after the pause before
     _under_way = { requests = 0, tokens = 0 },
-    _gates = {}, -- by the names of the server's limits
+    _gates = nil, -- by the names of the server's limits, once it told of one
   }, metatable)
 end
 
@@ -79,15 +79,28 @@ local function missing_at(gate, cost, now)
   return gate.left > 0 and 0 or gate.reset_at - now
 end
 
-local function missing(self, tokens, now)
-  local wait = math.max(0, self._paused_until - now)
-  if self._rate then wait = math.max(wait, self._rate:missing(1, now)) end
-  if self._requests then wait = math.max(wait, self._requests:missing(1, now)) end
-  if self._tokens then wait = math.max(wait, self._tokens:missing(tokens, now)) end
-  for _, gate in pairs(self._gates) do
+local function missing_at_gates(self, tokens, now)
+  local wait = 0
+  for _, gate in next, self._gates do
     wait = math.max(wait, missing_at(gate, gate.quantity == "tokens" and tokens or 1, now))
   end
   return wait
+end
+
+local function missing(self, tokens, now)
+  local wait = self._paused_until - now
+  if wait < 0 then wait = 0 end
+  if self._rate then wait = math.max(wait, self._rate:missing(1, now)) end
+  if self._requests then wait = math.max(wait, self._requests:missing(1, now)) end
+  if self._tokens then wait = math.max(wait, self._tokens:missing(tokens, now)) end
+  if self._gates then wait = math.max(wait, missing_at_gates(self, tokens, now)) end
+  return wait
+end
+
+local function take_at_gates(self, tokens)
+  for _, gate in next, self._gates do
+    gate.left = gate.left - (gate.quantity == "tokens" and tokens or 1)
+  end
 end
 
 local function count_under_way(self, requests, tokens)
@@ -106,9 +119,7 @@ function methods:take(tokens)
   if wait > 0 then return wait end
   if self._rate then self._rate:take(1, now) end
   if self._requests then self._requests:take(1, now) end
-  for _, gate in pairs(self._gates) do
-    gate.left = gate.left - (gate.quantity == "tokens" and tokens or 1)
-  end
+  if self._gates then take_at_gates(self, tokens) end
   count_under_way(self, 1, tokens)
   return 0, {
     tokens = tokens, pause = self._pause, entry = self._tokens and self._tokens:take(tokens, now),
@@ -160,6 +171,7 @@ end
 ---@param facts sluice.limit.Fact[]
 function methods:told(facts)
   local now = task.now()
+  self._gates = self._gates or {}
   for _, fact in ipairs(facts) do
     local gate = self._gates[fact.name] or { period = 0, quantity = fact.quantity }
     self._gates[fact.name] = gate
