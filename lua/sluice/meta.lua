@@ -3,23 +3,31 @@
 
 local meta = {}
 
--- An entry lives as long as its object does. A function gives the facts when they are asked for.
+-- An entry lives as long as its object does.
 local facts = setmetatable({}, { __mode = "k" })
+-- What gives the facts when they are asked for first.
+local makers = setmetatable({}, { __mode = "k" })
 
--- What is known of the object, or nil. Its metatable may have a function `__facts` that gives what was
--- known from the start, so that nothing is made for those that nobody asks about.
-local function known(object)
-  local kept = facts[object]
-  if type(kept) == "function" then
-    kept = kept()
-    facts[object] = kept
+-- Its metatable may have a function `__facts` that gives what was known from the start, so that nothing is
+-- made for those that nobody asks about.
+local function first_known(object)
+  local make = makers[object]
+  local kept
+  if make then
+    makers[object] = nil
+    kept = make()
+  else
+    local its = getmetatable(object)
+    local first = type(its) == "table" and rawget(its, "__facts")
+    kept = first and first(object)
   end
-  if kept then return kept end
-  local its = getmetatable(object)
-  local first = type(its) == "table" and rawget(its, "__facts")
-  kept = first and first(object)
   if kept then facts[object] = kept end
   return kept
+end
+
+-- What is known of the object, or nil.
+local function known(object)
+  return facts[object] or first_known(object)
 end
 
 ---Adds facts about an object; those of the same name are replaced.
@@ -32,7 +40,7 @@ function meta.set(object, more)
     kept = {}
     facts[object] = kept
   end
-  for name, value in pairs(more) do kept[name] = value end
+  for name, value in next, more do kept[name] = value end
   return object
 end
 
@@ -41,10 +49,8 @@ end
 ---@param make fun(): table a fresh table; may not wait
 ---@return table|userdata|function object
 function meta.later(object, make)
-  local its = getmetatable(object)
-  local has_first = type(its) == "table" and rawget(its, "__facts")
-  if facts[object] or has_first then return meta.set(object, make()) end
-  facts[object] = make
+  if known(object) then return meta.set(object, make()) end
+  makers[object] = make
   return object
 end
 
@@ -66,7 +72,8 @@ end
 ---@param object any
 ---@return table facts `timing`, `request_id`, `status`, `attempts`, ...; what is there depends on the object
 function meta.get(object)
-  return object ~= nil and known(object) or {}
+  if object == nil then return {} end
+  return facts[object] or first_known(object) or {}
 end
 
 return meta
