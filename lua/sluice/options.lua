@@ -11,7 +11,7 @@ local options = {}
 
 local function is_secret(value)
   local metatable = getmetatable(value)
-  return type(metatable) == "table" and metatable.__name == "sluice.secret"
+  return metatable ~= nil and type(metatable) == "table" and metatable.__name == "sluice.secret"
 end
 
 local function is_callable(value)
@@ -52,17 +52,24 @@ local function describe(name)
   return descriptions[name] or ("a " .. name)
 end
 
--- A rule is { test = function, wants = text, optional = boolean }; made once for each text.
+-- A rule is { test = function, kind = a type that needs no test, wants = text, optional = boolean }; made
+-- once for each text.
 local rules = {}
+
+local PLAIN <const> = {
+  string = "string", number = "number", boolean = "boolean", userdata = "userdata", thread = "thread",
+  callable = "function", ["function"] = "function", text = "string",
+}
 
 local function rule_of(text)
   local rule = rules[text]
   if rule then return rule end
   local body, mark = text:match("^([%a|]+)(%??)$")
   if not body then error(("malformed option type %q"):format(text)) end
-  local tests, wants = {}, {}
+  local tests, wants, kind = {}, {}, nil
   for name in body:gmatch("%a+") do
     if not predicates[name] then error(("unknown option type %q"):format(name)) end
+    kind = kind or PLAIN[name]
     tests[#tests + 1], wants[#wants + 1] = predicates[name], describe(name)
   end
   local test = tests[1]
@@ -74,7 +81,7 @@ local function rule_of(text)
       return false
     end
   end
-  rule = { test = test, wants = table.concat(wants, " or "), optional = mark == "?" }
+  rule = { test = test, kind = kind, wants = table.concat(wants, " or "), optional = mark == "?" }
   rules[text] = rule
   return rule
 end
@@ -273,7 +280,7 @@ function options.check(where, given, spec)
   for name, value in next, given do
     local rule = checks[name]
     if not rule then fail_unknown(where, name, checks) end
-    if not rule.test(value) then fail_value(where, name, rule, value) end
+    if type(value) ~= rule.kind and not rule.test(value) then fail_value(where, name, rule, value) end
   end
   local required = compiled.required
   for index = 1, #required do
@@ -290,8 +297,8 @@ end
 ---@param value any
 ---@param what string as in a spec: `"string"`, `"table?"`
 function options.argument(where, name, value, what)
-  local rule = rule_of(what)
-  if value == nil and rule.optional then return end
+  local rule = rules[what] or rule_of(what)
+  if type(value) == rule.kind or (value == nil and rule.optional) then return end
   if rule.test(value) then return end
   fail('%s: argument "%s" must be %s, got %s', where, name, rule.wants, shown(value))
 end
@@ -323,6 +330,14 @@ local TIMEOUT = {
   total = "seconds?",
 }
 
+local function are_limits(value)
+  for name, seconds in next, value do
+    local is_good = TIMEOUT[name] and type(seconds) == "number" and seconds >= 0
+    if not is_good then return false end
+  end
+  return true
+end
+
 ---Checks a `timeout` option and gives it as a table; a number is the total. Raises at the line that
 ---called the library.
 ---@param where string
@@ -330,13 +345,15 @@ local TIMEOUT = {
 ---@return sluice.Timeout? limits the caller's own table where it was one
 function options.timeout(where, value)
   if value == nil then return nil end
-  if predicates.seconds(value) then return { total = value } end
+  local kind = type(value)
+  if kind == "table" and are_limits(value) then return value end
+  if kind == "number" and value >= 0 then return { total = value } end
   local is_all = where:find("timeout$") -- of layers.timeout it is no option among others
   local what = is_all and "the limits" or 'option "timeout"'
-  if type(value) == "number" then
+  if kind == "number" then
     fail("%s: %s must be %s, got %s", where, what, descriptions.seconds, value)
-  elseif type(value) ~= "table" then
-    fail("%s: %s must be a number or a table, got %s", where, what, type(value))
+  elseif kind ~= "table" then
+    fail("%s: %s must be a number or a table, got %s", where, what, kind)
   end
   local limits = options.check(is_all and where or where .. ": timeout", value, TIMEOUT)
   return limits
