@@ -36,6 +36,8 @@ function layers.around(what)
   local query, stream = what.query, what.stream
   return function(inner)
     local outer = {}
+    -- what is asked for often, and stays as it is
+    if type(inner) == "table" then outer.name, outer.host = rawget(inner, "name"), rawget(inner, "host") end
     for name, value in pairs(what.fields or {}) do outer[name] = value end
     if query then
       function outer.query(self, request, given)

@@ -9,6 +9,8 @@ local options = require "sluice.options"
 local stream = require "sluice.stream"
 local task = require "sluice.task"
 
+local math_type = math.type
+
 local LOG = {
   level = function(value)
     return value == "debug" or value == "info" or value == "warn", '"debug", "info" or "warn"'
@@ -22,32 +24,44 @@ local function usage_of(response)
 end
 
 local function milliseconds(seconds)
-  return math.floor(seconds * 1e6 + 0.5) / 1e3
+  return (seconds * 1e6 + 0.5) // 1 / 1e3
 end
 
--- `value`: a response or a stream; of a stream the usage comes by its chunks.
-local function describe(fields, value, err, usage)
+local function number(value)
+  return math_type(value) and value or nil
+end
+
+local NONE <const> = {}
+
+-- `value`: a response or a stream; of a stream the usage comes by its chunks. Made in one piece: a table
+-- that grows costs more than all else here.
+local function describe(method, inner, seconds, value, more)
   local facts = meta.get(value)
-  usage = usage or usage_of(value) or {}
-  fields.ttft_ms = facts.ttft and milliseconds(facts.ttft)
-  fields.status = facts.status
-  fields.request_id = facts.request_id
-  fields.served_model = facts.served_model
-  if facts.degraded then
-    fields.answered_by, fields.degraded = facts.answered_by, facts.degraded[1].error.kind
-  end
-  fields.hedged = facts.hedged and facts.hedged.won
-  fields.cache = facts.cache and facts.cache.result
-  fields.prompt_tokens = math.type(usage.prompt_tokens) and usage.prompt_tokens or nil
-  fields.completion_tokens = math.type(usage.completion_tokens) and usage.completion_tokens or nil
-  local attempts = facts.attempts
-  if err ~= nil then
-    fields.error = err
-    if errors.is(err) then
-      fields.status, fields.request_id, attempts = err.status, err.request_id, err.attempts
-    end
-  end
-  fields.attempts = attempts and #attempts or nil
+  local usage = more and more.usage or usage_of(value) or NONE
+  return {
+    operation = method,
+    endpoint = inner.name,
+    closed_early = more and more.closed,
+    duration_ms = milliseconds(seconds),
+    ttft_ms = facts.ttft and milliseconds(facts.ttft),
+    status = facts.status,
+    request_id = facts.request_id,
+    served_model = facts.served_model,
+    answered_by = facts.degraded and facts.answered_by,
+    degraded = facts.degraded and facts.degraded[1].error.kind,
+    hedged = facts.hedged and facts.hedged.won,
+    cache = facts.cache and facts.cache.result,
+    prompt_tokens = number(usage.prompt_tokens),
+    completion_tokens = number(usage.completion_tokens),
+    attempts = facts.attempts and #facts.attempts,
+  }
+end
+
+local function describe_err(fields, err)
+  fields.error = err
+  if not errors.is(err) then return end
+  fields.status, fields.request_id = err.status, err.request_id
+  fields.attempts = err.attempts and #err.attempts
 end
 
 -- A stream that calls `ended(usage, err, closed)` once, however it ends; `closed`: by its reader.
@@ -82,16 +96,14 @@ end
 ---@return sluice.Layer
 local function log_layer(given)
   given = options.check("layers.log", given, LOG)
-  local level = given.level or "info"
+  local level, extras = given.level or "info", given.fields or NONE
 
   local function write(method, inner, started, value, err, more)
-    local failed = value == nil or err ~= nil
-    local now_level = failed and "error" or level
+    local now_level = (value == nil or err ~= nil) and "error" or level
     if not log.is_enabled(now_level) then return end
-    local fields = { operation = method, endpoint = inner.name, closed_early = more and more.closed }
-    for name, extra in pairs(given.fields or {}) do fields[name] = extra end
-    fields.duration_ms = milliseconds(task.now() - started)
-    describe(fields, value, err, more and more.usage)
+    local fields = describe(method, inner, task.now() - started, value, more)
+    if err ~= nil then describe_err(fields, err) end
+    for name, extra in next, extras do fields[name] = extra end
     log[now_level]("request", fields)
   end
 

@@ -65,7 +65,10 @@ local function timeout_layer(limits)
 
   local function merged(given)
     if given == nil then return ready end
-    return layers.with_options(given, { timeout = tighter(limits, given.timeout) })
+    local all = { timeout = nil, request_id = nil } -- makes room for both
+    for name, value in next, given do all[name] = value end
+    all.timeout = tighter(limits, given.timeout)
+    return all
   end
 
   local function query(inner, request, given)
