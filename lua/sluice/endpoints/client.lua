@@ -70,11 +70,8 @@ end
 ---@param given { base: string, host: string, token?: string|sluice.Secret, credentials?: sluice.Credentials, transport?: table, headers?: table, settings?: sluice.Setting[]|fun(): sluice.Setting[] } `token`: a bearer token; `settings`: for errors
 ---@return sluice.endpoints.Client
 function client.new(given)
-  local fields = { ["accept"] = "application/json", ["user-agent"] = user_agent(given.credentials) }
-  for name, value in pairs(given.headers or {}) do fields[name] = value end
   -- kept by itself as well: as long as it lives, it is masked wherever it comes up alone
   local token = given.token and secret.new(given.token)
-  if token then fields["authorization"] = secret.join("Bearer ", token) end
   return setmetatable({
     base = given.base,
     host = given.host,
@@ -82,21 +79,33 @@ function client.new(given)
     _transport = given.transport,
     _token = token,
     _credentials = given.credentials,
-    _headers = fields,
+    _authorization = token and secret.join("Bearer ", token),
+    _user_agent = user_agent(given.credentials),
+    _headers = given.headers,
     _settings = given.settings,
   }, metatable)
 end
 
-local NONE <const> = {}
+local function type_of(call)
+  if call.form then return "application/x-www-form-urlencoded" end
+  return call.body ~= nil and "application/json" or nil
+end
 
+local function add_headers(fields, more)
+  for name, value in next, more do fields[name] = value end
+end
+
+-- Made in one piece: a table that grows costs more than all else here.
 local function headers_of(self, call)
-  local fields = {}
-  for name, value in pairs(self._headers) do fields[name] = value end
-  for name, value in pairs(call.headers or NONE) do fields[name] = value end
-  if call.body ~= nil then fields["content-type"] = "application/json" end
-  if call.form then fields["content-type"] = "application/x-www-form-urlencoded" end
-  if call.text then fields["accept"] = "text/plain" end
-  if call.request_id then fields["x-request-id"] = call.request_id end
+  local fields = {
+    ["accept"] = call.text and "text/plain" or "application/json",
+    ["user-agent"] = self._user_agent,
+    ["authorization"] = self._authorization,
+    ["content-type"] = type_of(call),
+    ["x-request-id"] = call.request_id,
+  }
+  if self._headers then add_headers(fields, self._headers) end
+  if call.headers then add_headers(fields, call.headers) end
   return fields
 end
 
@@ -111,8 +120,8 @@ local function exchange(transport, request)
 end
 
 local function total_of(timeout)
-  if type(timeout) == "number" then return timeout end
-  return timeout and timeout.total
+  if timeout == nil then return nil end
+  return type(timeout) == "number" and timeout or timeout.total
 end
 
 local function exchange_in_time(transport, request, total)
@@ -160,13 +169,25 @@ local function page(self, call, res, body)
   return nil, unusable(call, res, "ProtocolError", message, body, self._settings)
 end
 
+local OBJECT <const> = ("{"):byte()
+
+-- What of an answer is no JSON at all: a login page, or nothing.
+local function no_json(self, call, res, body)
+  if body:find("^%s*<") then return page(self, call, res, body) end
+  if body:find("%S") then return nil end
+  if call.may_be_empty then return {} end
+  return nil, unusable(call, res, "ProtocolError", "the answer is empty where JSON is expected")
+end
+
+local json_decode -- once it is needed
+
 local function decode(self, call, res, body)
-  if body:match("^%s*$") then
-    if call.may_be_empty then return {} end
-    return nil, unusable(call, res, "ProtocolError", "the answer is empty where JSON is expected")
+  if body:byte() ~= OBJECT then
+    local none, failure = no_json(self, call, res, body)
+    if none or failure then return none, failure end
   end
-  if body:match("^%s*<") then return page(self, call, res, body) end
-  local value, err = require("sluice.json").decode(body)
+  json_decode = json_decode or require("sluice.json").decode
+  local value, err = json_decode(body)
   if value == nil then
     local reason = errors.is(err) and err.message or tostring(err)
     if call.hides_answer then reason = "which is not shown" end
@@ -248,13 +269,17 @@ end
 -- One try: what `carry` gives, and whether new credentials are worth another one.
 local function attempt(self, call, body, carry, started)
   local credentials, fields, handle = self._credentials, headers_of(self, call), nil
+  local timeout = client.limits_left(call.timeout, started)
   if credentials then
     local err
-    handle, err = credentials:authorize(fields, total_of(client.limits_left(call.timeout, started)))
+    handle, err = credentials:authorize(fields, total_of(timeout))
     if not handle then return nil, no_access(self, err, call) end
+    timeout = client.limits_left(call.timeout, started)
   end
-  local request = { method = call.method, url = self.base .. call.path, headers = fields, body = body }
-  local res, answer = carry(self, request, client.limits_left(call.timeout, started))
+  local request = {
+    method = call.method, url = self.base .. call.path, headers = fields, body = body, timeout = timeout,
+  }
+  local res, answer = carry(self, request, timeout)
   if not res then return nil, name_call(answer, call) end
   return res, answer, credentials and credentials:answered(handle, res.status)
 end
@@ -285,17 +310,12 @@ end
 ---@field hides_answer? boolean it is never quoted, for it may hold a secret
 ---@field end_mark? boolean of a stream: false where none is sent
 
-local function carry_whole(self, request, timeout)
-  request.timeout = timeout
-  return send(self, request, timeout)
-end
-
 ---Makes one call. Waits. Raises for a body that JSON cannot hold.
 ---@param call sluice.endpoints.Call
 ---@return table|string|nil value the decoded answer, described by sluice.meta; of a text call its text
 ---@return sluice.Error? err
 function methods:call(call)
-  local res, answer = perform(self, call, carry_whole)
+  local res, answer = perform(self, call, send)
   if not res then return nil, answer end
   if res.status < 200 or res.status > 299 then return nil, refuse(self, call, res) end
   if call.text then
