@@ -143,20 +143,13 @@ static void cancel_call(sl_task *task, void *object)
         function->cancelled(function->user, number);
 }
 
-static void *call_allocate(void *user, void *block, size_t old_size, size_t size)
-{
-    const sluice *s = user;
-    (void)old_size;
-    return s->options.allocator(s->options.allocator_user, block, size);
-}
-
 static host_call *push_call(lua_State *L, const sl_function *function)
 {
     host_call *call = lua_newuserdatauv(L, sizeof *call, 0);
     *call = (host_call){.function = function};
     luaL_setmetatable(L, call_type);
-    sl_json_buffer_init(&call->arguments, call_allocate, function->s);
-    sl_json_buffer_init(&call->answer, call_allocate, function->s);
+    sl_json_buffer_init(&call->arguments, sl_instance_allocate, function->s);
+    sl_json_buffer_init(&call->answer, sl_instance_allocate, function->s);
     call->s = function->s;
     if (!take_place(function->s, call))
         luaL_error(L, "%s: not enough memory, or too many calls", function->what);

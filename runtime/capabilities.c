@@ -3,6 +3,7 @@
 #include "capabilities.h"
 
 #include "core/core.h"
+#include "embedded.h"
 
 #include <lualib.h>
 #include <string.h>
@@ -19,22 +20,14 @@ static const struct guarded {
     const char *library, *name;
     unsigned capability;
 } guarded_functions[] = {
-    {"os", "getenv", SL_CAN_READ_ENVIRONMENT},
-    {"os", "execute", SL_CAN_SPAWN_PROCESSES},
-    {"os", "remove", SL_CAN_WRITE_FILES},
-    {"os", "rename", SL_CAN_WRITE_FILES},
-    {"os", "tmpname", SL_CAN_WRITE_FILES},
+    {"os", "execute", SL_CAN_SPAWN_PROCESSES},  {"os", "remove", SL_CAN_WRITE_FILES},
+    {"os", "rename", SL_CAN_WRITE_FILES},       {"os", "tmpname", SL_CAN_WRITE_FILES},
     {"os", "setlocale", SL_CAN_EXIT}, /* the locale is the process's, as its end is */
-    {"io", "popen", SL_CAN_SPAWN_PROCESSES},
-    {"io", "tmpfile", SL_CAN_WRITE_FILES},
-    {"io", "input", SL_CAN_READ_FILES},
-    {"io", "read", SL_CAN_READ_FILES},
-    {"io", "output", SL_CAN_WRITE_FILES},
-    {"io", "lines", SL_CAN_READ_FILES},
-    {"package", "loadlib", CAN_LOAD_LIBRARIES},
-    {"package", "searchpath", SL_CAN_READ_FILES},
-    {"_G", "dofile", SL_CAN_READ_FILES},
-    {"_G", "loadfile", SL_CAN_READ_FILES},
+    {"io", "popen", SL_CAN_SPAWN_PROCESSES},    {"io", "tmpfile", SL_CAN_WRITE_FILES},
+    {"io", "input", SL_CAN_READ_FILES},         {"io", "read", SL_CAN_READ_FILES},
+    {"io", "output", SL_CAN_WRITE_FILES},       {"io", "lines", SL_CAN_READ_FILES},
+    {"package", "loadlib", CAN_LOAD_LIBRARIES}, {"package", "searchpath", SL_CAN_READ_FILES},
+    {"_G", "dofile", SL_CAN_READ_FILES},        {"_G", "loadfile", SL_CAN_READ_FILES},
 };
 
 static int l_refused(lua_State *L)
@@ -71,6 +64,9 @@ static int l_load_text(lua_State *L)
         lua_pushliteral(L, "load: only text is allowed here");
         return 2;
     }
+    /* chunks of that name are not sliced */
+    if (strncmp(luaL_optstring(L, 2, ""), sl_library_source, strlen(sl_library_source)) == 0)
+        return luaL_argerror(L, 2, "a chunk name of the library's");
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
     lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
@@ -97,8 +93,41 @@ static void keep_searchers(lua_State *L, lua_Integer count)
     lua_pop(L, 2);
 }
 
-void sl_capabilities_apply(lua_State *L, unsigned capabilities)
+/* Without the names that the host does not list. */
+static int l_getenv(lua_State *L)
 {
+    const char *name = luaL_checkstring(L, 1);
+    sl_require_capability(L, SL_CAN_READ_ENVIRONMENT, "os.getenv");
+    lua_pushstring(L, sl_environment_get(L, name));
+    return 1;
+}
+
+/** In the place of `debug`, which reaches into every function: what reports of errors need. */
+static void reduce_debug(lua_State *L)
+{
+    static const char *const kept[] = {"getinfo", "traceback"};
+    lua_getglobal(L, "debug");
+    int stock = lua_gettop(L);
+    lua_pushnil(L);
+    while (lua_next(L, stock)) {
+        bool keep = false;
+        for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
+            keep = keep || strcmp(lua_tostring(L, -2), kept[i]) == 0;
+        lua_pop(L, 1);
+        if (keep)
+            continue;
+        lua_pushvalue(L, -1);
+        lua_pushnil(L);
+        lua_settable(L, stock);
+    }
+    lua_pop(L, 1);
+}
+
+void sl_capabilities_apply(lua_State *L, unsigned capabilities, bool text_only)
+{
+    wrap_function(L, "os", "getenv", l_getenv);
+    if (!(capabilities & SL_CAN_DEBUG))
+        reduce_debug(L);
     for (size_t i = 0; i < sizeof guarded_functions / sizeof guarded_functions[0]; i++) {
         const struct guarded *guarded = &guarded_functions[i];
         if ((capabilities & guarded->capability) == guarded->capability)
@@ -113,9 +142,12 @@ void sl_capabilities_apply(lua_State *L, unsigned capabilities)
         keep_searchers(L, SEARCHERS_WITHOUT_LIBRARIES);
     if (!(capabilities & SL_CAN_WRITE_FILES) || !(capabilities & SL_CAN_READ_FILES))
         wrap_function(L, "io", "open", l_open_by_mode);
+    if (text_only || !(capabilities & SL_CAN_READ_FILES))
+        wrap_function(L, "_G", "load", l_load_text);
+    if (text_only)
+        keep_searchers(L, SEARCHERS_WITHOUT_FILES);
     if (capabilities & SL_CAN_READ_FILES)
         return;
-    wrap_function(L, "_G", "load", l_load_text);
     keep_searchers(L, SEARCHERS_WITHOUT_FILES);
     lua_getglobal(L, "io");
     lua_pushnil(L);

@@ -22,10 +22,13 @@ struct sl_chunk {
 
 /* ---- spawning ---- */
 
-static void *json_allocate(void *user, void *block, size_t old_size, size_t size)
+void *sl_instance_allocate(void *user, void *block, size_t old_size, size_t size)
 {
     const sluice *s = user;
     (void)old_size;
+    /* a small value that holds itself many times over is a long text */
+    if (s->options.memory_limit && size > s->options.memory_limit)
+        return NULL;
     return s->options.allocator(s->options.allocator_user, block, size);
 }
 
@@ -46,7 +49,8 @@ static int l_spawn(lua_State *L)
     lua_settop(L, 0);
     lua_pushboolean(L, 1);
     call->row->ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    const char *mode = options->capabilities & SLUICE_CAN_READ_FILES ? "bt" : "t";
+    bool bytecode = (options->capabilities & SLUICE_CAN_READ_FILES) && !options->untrusted;
+    const char *mode = bytecode ? "bt" : "t";
     int status = luaL_loadbufferx(L, call->chunk, call->len, call->name, mode);
     if (status != LUA_OK) {
         call->status = status == LUA_ERRSYNTAX ? SLUICE_ESYNTAX : SLUICE_ENOMEM;
@@ -103,7 +107,7 @@ int sluice_spawn(sluice *s, const char *name, const char *chunk, size_t len, slu
     row->ref = LUA_NOREF;
     row->done = done;
     row->user = user;
-    sl_json_buffer_init(&row->text, json_allocate, s);
+    sl_json_buffer_init(&row->text, sl_instance_allocate, s);
     spawn_call call = {s, name, chunk, len, row, SLUICE_ENOMEM};
     return start_chunk(s, &call);
 }
@@ -154,6 +158,8 @@ static int end_status(lua_State *L, const sl_task *task, int result)
         return SLUICE_EEXIT;
     if (!task->failed)
         return SLUICE_OK;
+    if (task->exhausted)
+        return SLUICE_ELIMIT;
     return sl_error_origin(L, result) == task->base.serial ? SLUICE_ECANCELLED : SLUICE_ESCRIPT;
 }
 
@@ -195,7 +201,7 @@ static bool describe_end(sluice *s, sl_chunk *row)
     lua_pushcfunction(L, l_end_text);
     lua_rawgeti(L, LUA_REGISTRYINDEX, row->ref);
     lua_pushlightuserdata(L, row);
-    if (lua_pcall(L, 2, 1, 0) != LUA_OK && row->status == SLUICE_OK)
+    if (sl_call_briefly(L, 2, 1) != LUA_OK && row->status == SLUICE_OK)
         row->status = SLUICE_ESCRIPT;
     bool written = true;
     if (!lua_isnil(L, -1)) {

@@ -17,4 +17,8 @@ struct sl_embedded_file {
     size_t size;
 };
 
+/** The Lua library, as the build embeds it, and what the chunk names of its files begin with. */
+extern const struct sl_embedded_file sl_library[];
+extern const char sl_library_source[];
+
 #endif

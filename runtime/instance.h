@@ -67,6 +67,9 @@ void sl_instance_tell_error(sluice *s);
 /** A loop of the host's learns when the next pump is due. */
 void sl_instance_announce_due(sluice *s);
 
+/** For texts that go between Lua and the host, as sl_json_alloc: none longer than the memory limit.
+ */
+void *sl_instance_allocate(void *user, void *block, size_t old_size, size_t size);
 /** Tells of the chunks that have ended, or of all of them. */
 void sl_chunks_tell(sluice *s, bool all);
 /** Frees the texts that the host was told before. */

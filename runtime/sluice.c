@@ -3,6 +3,7 @@
 #include "capabilities.h"
 #include "embedded.h"
 #include "instance.h"
+#include "sandbox.h"
 
 #include <lualib.h>
 #include <limits.h>
@@ -24,6 +25,7 @@ SAME_NUMBER(CAN_CONNECT);
 SAME_NUMBER(CAN_LISTEN);
 SAME_NUMBER(CAN_SPAWN_PROCESSES);
 SAME_NUMBER(CAN_EXIT);
+SAME_NUMBER(CAN_DEBUG);
 SAME_NUMBER(READ);
 SAME_NUMBER(WRITE);
 #undef SAME_NUMBER
@@ -84,9 +86,6 @@ static const luaL_Reg core_modules[] = {
     {NULL, NULL},
 };
 
-/** The Lua library, as the build embedded it. */
-extern const struct sl_embedded_file sl_library[];
-
 /** A searcher of package.searchers: the modules of the embedded library. */
 static int l_search_library(lua_State *L)
 {
@@ -96,6 +95,9 @@ static int l_search_library(lua_State *L)
             continue;
         if (luaL_loadbufferx(L, (const char *)file->bytes, file->size, name, "b") != LUA_OK)
             return lua_error(L);
+        sl_sandbox_push_environment(L);
+        if (lua_isnil(L, -1) || !lua_setupvalue(L, -2, 1))
+            lua_pop(L, 1);
         lua_pushfstring(L, "embedded:%s", name);
         return 2;
     }
@@ -240,12 +242,16 @@ static int l_open_state(lua_State *L)
     if (!s->owns_state)
         return 0;
     sl_require_install(L);
-    sl_capabilities_apply(L, capabilities);
+    sl_capabilities_apply(L, capabilities, s->options.untrusted);
     lua_getglobal(L, "os");
     lua_getfield(L, -2, "exit");
     if (lua_isnil(L, -1))
         return luaL_error(L, "sluice.core.task has no exit");
     lua_setfield(L, -2, "exit");
+    if (!s->options.untrusted)
+        return 0;
+    luaL_requiref(L, "sluice.core.json", luaopen_sluice_core_json, 0);
+    sl_sandbox_apply(L, capabilities);
     return 0;
 }
 
@@ -255,13 +261,22 @@ static int open_instance(sluice *s)
         .allocator = s->options.allocator,
         .allocator_user = s->options.allocator_user,
         .capabilities = s->options.capabilities,
+        .library_source = sl_library_source,
+        .limits =
+            {
+                .hosts = s->options.allowed_hosts,
+                .methods = s->options.allowed_methods,
+                .environment = s->options.allowed_environment,
+                .instructions = s->options.instruction_limit,
+                .requests = s->options.request_limit,
+                .bytes = s->options.byte_limit,
+            },
         .on_error = s->options.on_error,
         .on_error_user = s->options.callback_user,
         .on_log = s->options.on_log,
         .on_log_user = s->options.callback_user,
     };
     if (s->options.loop) {
-        s->backend.loop = *s->options.loop;
         s->backend.base =
             (sl_backend){.watch = host_watch, .wake_at = host_wake_at, .close = host_close};
         options.backend = &s->backend.base;
@@ -282,39 +297,92 @@ static int open_instance(sluice *s)
     return SLUICE_ENOMEM;
 }
 
-static bool are_valid(const sluice_options *options)
+/** Copies a struct that begins with its size: an older, shorter one, or a newer one that asks for
+ * nothing that is not known here. */
+static bool read_sized(void *to, size_t size, const void *from)
 {
-    if (!options || options->size != sizeof *options)
+    size_t given;
+    memcpy(&given, from, sizeof given);
+    if (given < sizeof given || given % sizeof(void *) != 0 || given > 64 * size)
         return false;
-    if (options->loop && options->loop->size != sizeof(sluice_loop))
-        return false;
-    return options->argc >= 0 && (options->argc == 0 || options->argv);
+    for (size_t i = size; i < given; i++)
+        if (((const char *)from)[i] != 0)
+            return false;
+    memset(to, 0, size);
+    memcpy(to, from, given < size ? given : size);
+    return true;
+}
+
+/** What is wrong with the options, else NULL. */
+static const char *check_options(const sluice_options *options)
+{
+    if (options->argc < 0 || (options->argc > 0 && !options->argv))
+        return "argc without argv";
+    if (options->capabilities & ~(unsigned)SLUICE_CAN_EVERYTHING)
+        return "a capability that does not exist";
+    if (options->untrusted != 0 && options->untrusted != 1)
+        return "untrusted is 0 or 1";
+    if (options->state && options->memory_limit)
+        return "memory_limit cannot hold in a lua_State of the host's";
+    if (options->state && options->instruction_limit)
+        return "instruction_limit cannot hold in a lua_State of the host's";
+    if (options->state && options->untrusted)
+        return "untrusted cannot hold in a lua_State of the host's";
+    if (options->untrusted && (!options->memory_limit || !options->instruction_limit))
+        return "untrusted needs a memory_limit and an instruction_limit";
+    bool has_limits = options->untrusted || options->instruction_limit;
+    if (has_limits && (options->capabilities & SLUICE_CAN_DEBUG))
+        return "no limit holds against SLUICE_CAN_DEBUG";
+    return NULL;
+}
+
+/** Copies options and loop into the instance; NULL, or what is wrong with them. */
+static const char *take_options(sluice *s, const sluice_options *options)
+{
+    if (!options || !read_sized(&s->options, sizeof s->options, options))
+        return "options of a size that this library does not know";
+    const sluice_loop *loop = s->options.loop;
+    if (loop && !read_sized(&s->backend.loop, sizeof s->backend.loop, loop))
+        return "a loop of a size that this library does not know";
+    if (loop && (!s->backend.loop.watch || !s->backend.loop.wake_at))
+        return "a loop without watch or wake_at";
+    return check_options(&s->options);
+}
+
+static int make_instance(sluice *s)
+{
+    s->owns_state = s->options.state == NULL;
+    s->thread = pthread_self();
+    set_up_heap(s);
+    s->L = s->owns_state ? lua_newstate(sl_heap_allocate, &s->heap) : s->options.state;
+    s->busy = true;
+    int status = s->L ? open_instance(s) : SLUICE_ENOMEM;
+    s->busy = false;
+    return status;
 }
 
 int sluice_new(sluice **out, const sluice_options *options)
 {
+    sluice given, *s;
     if (!out)
         return SLUICE_EINVAL;
     *out = NULL;
-    if (!are_valid(options))
+    memset(&given, 0, sizeof given);
+    const char *wrong = take_options(&given, options);
+    if (wrong) {
+        if (given.options.on_error)
+            given.options.on_error(given.options.callback_user, wrong);
         return SLUICE_EINVAL;
-    if (options->state && sl_core_find(options->state))
+    }
+    if (given.options.state && sl_core_find(given.options.state))
         return SLUICE_EBUSY;
-    void *(*allocator)(void *, void *, size_t) =
-        options->allocator ? options->allocator : sl_memory_default;
-    sluice *s = allocator(options->allocator_user, NULL, sizeof *s);
+    if (!given.options.allocator)
+        given.options.allocator = sl_memory_default;
+    s = given.options.allocator(given.options.allocator_user, NULL, sizeof *s);
     if (!s)
         return SLUICE_ENOMEM;
-    memset(s, 0, sizeof *s);
-    s->options = *options;
-    s->options.allocator = allocator;
-    s->owns_state = options->state == NULL;
-    s->thread = pthread_self();
-    set_up_heap(s);
-    s->L = s->owns_state ? lua_newstate(sl_heap_allocate, &s->heap) : options->state;
-    s->busy = true;
-    int status = s->L ? open_instance(s) : SLUICE_ENOMEM;
-    s->busy = false;
+    *s = given;
+    int status = make_instance(s);
     if (status < 0) {
         sluice_delete(s);
         return status;
@@ -467,6 +535,8 @@ const char *sluice_strerror(int err)
         return "the script ended the program";
     case SLUICE_EUNSUPPORTED:
         return "the loop is the host's";
+    case SLUICE_ELIMIT:
+        return "more instructions than the options allow";
     case SLUICE_ETHREAD:
         return "called on another thread than the handle's";
     default:

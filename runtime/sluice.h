@@ -3,8 +3,9 @@
  * libsluice: model endpoints, streams, retries and caches as Lua, inside a program of yours.
  *
  * A host makes a handle, spawns Lua chunks on it, and calls sluice_pump() once a frame or whenever
- * its loop has time. Nothing else runs: libsluice starts no thread, installs no signal handler,
- * prints nothing and never ends the process.
+ * its loop has time. Nothing else runs: libsluice installs no signal handler, prints nothing, never
+ * ends the process, and starts no thread but a short one, with all signals blocked, that syncs a
+ * file which a script appends to.
  *
  * Duties of the environment
  *   Signals    libsluice asks libcurl not to touch signals, so SIGPIPE is the host's: ignore it,
@@ -70,6 +71,8 @@ enum sluice_err {
     SLUICE_EUNSUPPORTED = -9,
     /** Called on another thread than the one that made the handle. */
     SLUICE_ETHREAD = -10,
+    /** The chunk took more instructions than the options allow. */
+    SLUICE_ELIMIT = -11,
 };
 
 /**
@@ -88,7 +91,10 @@ enum sluice_capability {
     /** os.exit ends every task and is reported as SLUICE_EEXIT; it never ends the process.
      * os.setlocale, which is the process's as well. */
     SLUICE_CAN_EXIT = 64,
-    SLUICE_CAN_EVERYTHING = 127,
+    /** All of `debug`, which reaches into every function: no other limit holds against it. Without
+     * it, debug.traceback and debug.getinfo. */
+    SLUICE_CAN_DEBUG = 128,
+    SLUICE_CAN_EVERYTHING = 255,
 };
 
 /** What a loop watches a descriptor for. */
@@ -102,7 +108,7 @@ enum sluice_event {
  * the time of wake_at has come.
  */
 typedef struct sluice_loop {
-    /** sizeof(sluice_loop). */
+    /** sizeof(sluice_loop); see sluice_options. */
     size_t size;
     /** Passed to the functions below. */
     void *user;
@@ -114,10 +120,16 @@ typedef struct sluice_loop {
     void (*wake_at)(void *user, long delay_us);
 } sluice_loop;
 
-/** Zero it, set `size`, then what is wanted. Everything pointed to must live as long as the handle,
- * but for `loop`, which is copied. */
+/**
+ * Zero it, set `size`, then what is wanted. Everything pointed to must live as long as the handle,
+ * but for `loop`, which is copied.
+ *
+ * What is granted here is never more later. What is forbidden is checked in C, where a socket, a
+ * file or a child is opened.
+ */
 typedef struct sluice_options {
-    /** sizeof(sluice_options). */
+    /** sizeof(sluice_options) of the header that the host was compiled with. A library with a
+     * longer one takes 0 for the rest; one with a shorter one refuses what is set beyond it. */
     size_t size;
     /** A Lua 5.4 state of the host's, with its libraries open; NULL: one of our own. In a host's
      * state only `coroutine` is changed and modules become requirable, until sluice_delete(); its
@@ -127,7 +139,8 @@ typedef struct sluice_options {
      * state in slabs of 16 KB. */
     void *(*allocator)(void *user, void *block, size_t size);
     void *allocator_user;
-    /** Bytes that the Lua heap of our own state may take; 0: no limit. */
+    /** Bytes that the Lua heap of our own state may take, and a text that goes between Lua and the
+     * host; 0: no limit. Bodies of HTTP on their way are not in it: see byte_limit. */
     size_t memory_limit;
     /** enum sluice_capability, together. */
     unsigned capabilities;
@@ -141,19 +154,50 @@ typedef struct sluice_options {
     /** What `...` is in spawned chunks. */
     int argc;
     const char *const *argv;
+    /**
+     * 1: for scripts of strangers, in a state of our own, with both limits below; no
+     * SLUICE_CAN_DEBUG. `debug` and `package` are not there, `io` and `os` only with a capability
+     * that needs them, and no file runs as Lua; chunks are text; print goes to on_log. No finalizer
+     * can be set, patterns and table functions that would run for long are refused, and the
+     * collector cannot be turned by hand. Scripts in one instance share their globals: take an
+     * instance for each that must not meddle with another.
+     */
+    int untrusted;
+    /** Instructions of Lua, about, that a spawned chunk may take with all its tasks; then it ends
+     * with SLUICE_ELIMIT, whatever it catches. In a state of our own; no SLUICE_CAN_DEBUG. 0: no
+     * limit. */
+    uint64_t instruction_limit;
+    /** Where it may connect, by HTTP (proxies too), sockets and to Redis: "api.example.com:443",
+     * "*.example.com" (every name below), "127.0.0.1", "[::1]:80", "unix:/path"; without a port:
+     * any. Names are compared, not what they resolve to. NULL: anywhere. This and the two lists
+     * below end with NULL. */
+    const char *const *allowed_hosts;
+    /** Methods of HTTP requests, in capitals; NULL: any. */
+    const char *const *allowed_methods;
+    /** Environment variables, of those that SLUICE_CAN_READ_ENVIRONMENT grants; NULL: all. */
+    const char *const *allowed_environment;
+    /** HTTP requests that may be sent (one more for each redirect), and bytes to and from outside
+     * by HTTP and sockets, while the instance lives; then they fail with "LimitExceeded". 0: no
+     * limit. */
+    uint64_t request_limit, byte_limit;
 } sluice_options;
 
 /**
  * The end of a spawned chunk, called once for each: from inside a pump, or from sluice_delete().
  *
  * @param status SLUICE_OK: `text` is the chunk's first result as JSON ("null" without one).
- *               SLUICE_ESCRIPT, SLUICE_ECANCELLED: the error, for people, with its traceback.
- *               SLUICE_EEXIT: the exit status, in digits.
+ *               SLUICE_ESCRIPT, SLUICE_ECANCELLED, SLUICE_ELIMIT: the error, for people, with its
+ * traceback. SLUICE_EEXIT: the exit status, in digits.
  * @param text   `len` bytes and a NUL, valid until the next pump.
  */
 typedef void (*sluice_done)(void *user, int status, const char *text, size_t len);
 
-/** Makes an instance. The handle is the caller's, to be given to sluice_delete(). */
+/**
+ * Makes an instance. The handle is the caller's, to be given to sluice_delete().
+ *
+ * @return SLUICE_EINVAL for options that cannot be, on_error is told which: limits that could not
+ *         hold are refused. SLUICE_EBUSY: the state has an instance already. SLUICE_ENOMEM.
+ */
 SLUICE_API int sluice_new(sluice **out, const sluice_options *options);
 
 /**

@@ -30,14 +30,30 @@ local closer_metatable = {
   __close = function(closer)
     assert(not closer.closed, "a <close> ran twice")
     closer.closed = true
-    program.open = program.open - 1
+    program.open[closer] = nil
     if closer.waits then task.shield(task.sleep, random(0, 2)) end
   end,
 }
 
 local function closer()
-  program.open = program.open + 1
-  return setmetatable({ waits = random(3) == 1 }, closer_metatable)
+  local new = setmetatable({ waits = random(3) == 1 }, closer_metatable)
+  program.open[new] = true
+  return new
+end
+
+-- Sets, because a time slice may end between reading a count and writing it.
+local counted_metatable = { __close = function(counted) counted.set[counted] = nil end }
+
+local function count_in(set)
+  local counted = setmetatable({ set = set }, counted_metatable)
+  set[counted] = true
+  return counted
+end
+
+local function size(set)
+  local count = 0
+  for _ in pairs(set) do count = count + 1 end
+  return count
 end
 
 local act
@@ -54,8 +70,7 @@ end
 -- The body of every task.
 local function body(depth)
   if stress then stress_collector() end
-  program.running = program.running + 1
-  local counted <close> = setmetatable({}, { __close = function() program.running = program.running - 1 end })
+  local counted <close> = count_in(program.running)
   local guard <close> = closer()
   acts(depth)
   return depth, counted and guard
@@ -116,9 +131,8 @@ local actions = {
   function()
     task.timeout(random(0, 3), function()
       local permit <close> = program.semaphore:acquire()
-      program.inside = program.inside + 1
-      assert(program.inside <= 2, "more permits than there are")
-      local leave <close> = setmetatable({}, { __close = function() program.inside = program.inside - 1 end })
+      local leave <close> = count_in(program.inside)
+      assert(size(program.inside) <= 2, "more permits than there are")
       task.sleep(random(0, 2))
       return permit and leave
     end)
@@ -165,7 +179,7 @@ end
 local function begin(seed)
   math.randomseed(seed)
   program = {
-    running = 0, open = 0, raised = seed * 1000, inside = 0, steps = 0, seen = {}, handles = {},
+    running = {}, open = {}, raised = seed * 1000, inside = {}, steps = 0, seen = {}, handles = {},
     channel = task.channel(random(0, 2)), semaphore = task.semaphore(2), group = task.group(),
   }
 end
@@ -175,9 +189,9 @@ local function check(seed, before)
     if not condition then error(("seed %d: %s"):format(seed, what), 0) end
   end
   hold(not program.unexpected, program.unexpected)
-  hold(program.running == 0, "a task did not end: " .. program.running)
-  hold(program.open == 0, "a <close> did not run: " .. program.open)
-  hold(program.inside == 0 and program.semaphore.free == 2, "a permit is lost: " .. program.semaphore.free)
+  hold(size(program.running) == 0, "a task did not end: " .. size(program.running))
+  hold(size(program.open) == 0, "a <close> did not run: " .. size(program.open))
+  hold(size(program.inside) == 0 and program.semaphore.free == 2, "a permit is lost: " .. program.semaphore.free)
   hold(program.semaphore.waiting == 0 and program.channel.receivers == 0, "somebody still counts as waiting")
   for _, handle in ipairs(program.handles) do
     hold(handle:status() == "done" or handle:status() == "failed", "a handle is " .. handle:status())

@@ -62,6 +62,11 @@ local function write_bytes(out, index, bytes)
   out:write("};\n")
 end
 
+-- What the chunk names of a folder's files begin with, as SYMBOL_source.
+local function write_source(out, symbol, folder)
+  out:write(("\nextern const char %s_source[];\nconst char %s_source[] = \"@%s/\";\n"):format(symbol, symbol, folder))
+end
+
 local function write(out, symbol, modules)
   out:write("/* Written by tools/embed.lua. */\n#include \"embedded.h\"\n\n")
   for index, module in ipairs(modules) do write_bytes(out, index, module.bytes) end
@@ -80,5 +85,6 @@ for _, module in ipairs(modules) do module.bytes = compile(module.path) end
 local out, message = io.open(output .. ".new", "wb")
 if not out then fail("%s", message) end
 write(out, symbol, modules)
+if not arg[3]:find("=", 1, true) then write_source(out, symbol, (arg[3]:gsub("/+$", ""))) end
 assert(out:close())
 assert(os.rename(output .. ".new", output))

@@ -79,6 +79,7 @@ local parents = {
   RedisError = false, -- an error reply; `code` says which
   ConfigError = false, -- host, token or profile: nothing was tried
 
+  LimitExceeded = false, -- a limit that the embedding program has set: instructions, requests, bytes
   HostError = false, -- a function of the program that embeds us
   OperationFailed = false,
   OperationTimeout = "TimeoutError",

@@ -31,6 +31,8 @@ sl_core *sl_core_new(const sl_core_options *options)
     core->allocator = allocator;
     core->allocator_user = options->allocator_user;
     core->capabilities = options->capabilities;
+    core->library_source = options->library_source;
+    core->limits = options->limits;
     core->on_error = options->on_error;
     core->on_error_user = options->on_error_user;
     core->on_log = options->on_log;

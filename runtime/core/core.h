@@ -170,10 +170,36 @@ enum {
     SL_CAN_LISTEN = 16,
     SL_CAN_SPAWN_PROCESSES = 32,
     SL_CAN_EXIT = 64,
+    SL_CAN_DEBUG = 128,
 };
 
 /** Raises "OPERATION is not allowed here: ..." where the host did not grant the capability. */
 void sl_require_capability(lua_State *L, unsigned capability, const char *operation);
+
+/* ---- limits: what the host allows of what it has granted ---- */
+
+/**
+ * Why nobody may connect there (static text), or NULL. `host` as in a URL, "unix:" and a path with
+ * port 0, or NULL: anywhere at all.
+ */
+const char *sl_refuse_connection(sl_core *core, const char *host, unsigned port);
+/** The same for the method of an HTTP request. */
+const char *sl_refuse_method(sl_core *core, const char *method);
+/** Counts a request, or bytes to or from outside: false when the host's limit is used up. */
+bool sl_count_request(sl_core *core);
+bool sl_count_bytes(sl_core *core, size_t size);
+/** What a limit that is used up is called in errors, and the text. */
+#define SL_LIMIT_KIND "LimitExceeded"
+#define SL_LIMIT_TEXT "a limit that the host has set is used up"
+/** The value of an environment variable; NULL where there is none, or it is not for scripts. */
+const char *sl_environment_get(lua_State *L, const char *name);
+/** Raises when the running task has no instructions left: for work in C that a script can make
+ * long. `count` as if it were Lua's. */
+void sl_count_instructions(lua_State *L, uint64_t count);
+/** In a handler of errors: it is called out of a hook, and Lua that it calls could not be stopped.
+ * Until sl_hooks_are_on, where the error was caught. */
+bool sl_hooks_may_be_off(lua_State *L);
+void sl_hooks_are_on(lua_State *L);
 
 /* ---- errors ---- */
 

@@ -12,16 +12,80 @@
 enum {
     /* Instructions between two looks at the clock, in a pump with a budget. */
     SLICE_INSTRUCTIONS = 1000,
+    /* What a resume counts for: a new coroutine begins to count at 0. */
+    RESUME_INSTRUCTIONS = 100,
+    /* Instructions of our own Lua until the next look whether they have ended. */
+    LIBRARY_INSTRUCTIONS = 50,
+    /* Instructions behind the end of a slice that a task with limits may take where Lua cannot
+     * yield: in a comparator, in a function given to gsub. About 5 ms. */
+    UNSLICED_MOST = 1000000,
 };
 
 /* ---- time slices ---- */
 
 static void slice_hook(lua_State *L, lua_Debug *frame);
 
+/** Setting a hook again begins its count again: a script that waits often would never be counted.
+ */
+static void arm_after(lua_State *co, int instructions)
+{
+    if (lua_gethook(co) != slice_hook || lua_gethookmask(co) != LUA_MASKCOUNT ||
+        lua_gethookcount(co) != instructions)
+        lua_sethook(co, slice_hook, LUA_MASKCOUNT, instructions);
+}
+
 /** Where Lua cannot yield now (in a comparator of table.sort): once that function has returned. */
 static void slice_when_possible(lua_State *L)
 {
     lua_sethook(L, slice_hook, LUA_MASKCOUNT | LUA_MASKRET, SLICE_INSTRUCTIONS);
+}
+
+/** Our own Lua files count on it that others run only where they wait or call: a slice that ended
+ * between two lines of theirs could find a semaphore half taken. */
+static bool is_in_library(lua_State *L, const sl_core *core, lua_Debug *frame)
+{
+    const char *source = core->library_source;
+    return source && lua_getinfo(L, "S", frame) &&
+           strncmp(frame->source, source, strlen(source)) == 0;
+}
+
+/** Raises from the hook, where handlers of scripts must not run: hooks are off then. */
+static void raise_in_hook(lua_State *L, sl_core *core)
+{
+    core->raised_in_hook = true;
+    lua_error(L);
+}
+
+/** What ends the computation rather than its slice: the instructions of the task are used up, or
+ * its cancellation is to be raised. */
+static void end_computation(lua_State *L, sl_core *core, lua_Debug *frame)
+{
+    if (!sl_meter_count(core->current->meter, (uint64_t)lua_gethookcount(L))) {
+        sl_slice_arm(core, L);
+        sl_push_exhausted(L, core);
+        raise_in_hook(L, core);
+    }
+    if (core->raise_in_slice && !is_in_library(L, core, frame)) {
+        core->raise_in_slice = core->interrupt_seen = false;
+        sl_slice_arm(core, L);
+        sl_pending_push(L, core->current);
+        raise_in_hook(L, core);
+    }
+}
+
+/** The slice is over where Lua cannot yield. A task with limits may not stay there. */
+static void hold_on(lua_State *L, sl_core *core)
+{
+    core->unsliced += (uint32_t)lua_gethookcount(L);
+    if (!core->current->meter || core->unsliced < UNSLICED_MOST) {
+        slice_when_possible(L);
+        return;
+    }
+    lua_sethook(L, slice_hook, LUA_MASKCOUNT,
+                1); /* until it is left: pcall in there does not help */
+    sl_error_push(L, SL_LIMIT_KIND, "more than %d instructions where Lua cannot yield",
+                  UNSLICED_MOST);
+    raise_in_hook(L, core);
 }
 
 static void slice_hook(lua_State *L, lua_Debug *frame)
@@ -31,6 +95,7 @@ static void slice_hook(lua_State *L, lua_Debug *frame)
         lua_sethook(L, NULL, 0, 0);
         return;
     }
+    core->raised_in_hook = false;
     if (L != core->running)
         return; /* resumed by other means than ours: whoever did would take the yield for its own */
     if (frame->event == LUA_HOOKRET) {
@@ -38,16 +103,17 @@ static void slice_hook(lua_State *L, lua_Debug *frame)
             lua_sethook(L, slice_hook, LUA_MASKCOUNT, 1);
         return;
     }
-    if (core->raise_in_slice) {
-        core->raise_in_slice = core->interrupt_seen = false;
-        sl_slice_arm(core, L);
-        sl_pending_push(L, core->current);
-        lua_error(L);
-    }
-    if (!core->interrupted && sl_clock_read() < core->slice_end)
+    end_computation(L, core, frame);
+    if (!core->interrupted && sl_clock_read() < core->slice_end) {
+        sl_slice_arm(core, L); /* after sl_slice_look */
         return;
+    }
     if (!lua_isyieldable(L) || core->current->pinned) {
-        slice_when_possible(L);
+        hold_on(L, core);
+        return;
+    }
+    if (is_in_library(L, core, frame)) {
+        arm_after(L, LIBRARY_INSTRUCTIONS);
         return;
     }
     if (core->interrupted) {
@@ -61,12 +127,19 @@ static void slice_hook(lua_State *L, lua_Debug *frame)
 
 void sl_slice_arm(sl_core *core, lua_State *co)
 {
-    if (core->raise_in_slice || core->interrupted)
-        lua_sethook(co, slice_hook, LUA_MASKCOUNT, 1);
-    else if (core->slice_end != INT64_MAX)
-        lua_sethook(co, slice_hook, LUA_MASKCOUNT, SLICE_INSTRUCTIONS);
+    const sl_meter *meter = core->current ? core->current->meter : NULL;
+    if (core->raise_in_slice || core->interrupted || (meter && meter->left == 0))
+        arm_after(co, 1);
+    else if (meter || core->slice_end != INT64_MAX)
+        arm_after(co, SLICE_INSTRUCTIONS);
     else if (lua_gethook(co) == slice_hook)
         lua_sethook(co, NULL, 0, 0);
+}
+
+void sl_slice_look(sl_core *core, lua_State *co)
+{
+    if (core->slice_end != INT64_MAX && lua_gethook(co) == slice_hook)
+        lua_sethook(co, slice_hook, LUA_MASKCOUNT, 1);
 }
 
 void sl_slice_interrupt(sl_core *core)
@@ -194,7 +267,9 @@ static int resume_go_on(lua_State *L, lua_State *co, sl_scope *floor, int argume
     sl_slice_arm(core, co);
     int status = lua_resume(co, L, arguments, &results);
     core->running = L;
-    if (pins && (core->interrupted || core->slice_end != INT64_MAX))
+    if (task->meter && !sl_meter_count(task->meter, RESUME_INSTRUCTIONS))
+        sl_slice_arm(core, L);
+    else if (pins && (core->interrupted || core->slice_end != INT64_MAX))
         slice_when_possible(L);
     sl_scope *inner_floor = task->floor;
     task->floor = outer_floor;

@@ -30,6 +30,8 @@ struct sl_scope {
     int error_ref;
     /** The seconds of its own limit, for the error's text. */
     float limit;
+    /** Scopes around it in the same task. */
+    unsigned short depth;
     bool cancelled : 1;
     bool shield : 1;
     /** The body ended with an error. */
@@ -39,6 +41,18 @@ struct sl_scope {
     /** A child ended because an inherited deadline had passed. */
     bool child_timed_out : 1;
 };
+
+/** Instructions that a spawned chunk and all tasks that come from it may still take. */
+typedef struct sl_meter {
+    uint64_t left;
+    size_t users;
+} sl_meter;
+
+/** Lists end with NULL; a NULL list or a 0 is no limit. As in sluice_options. */
+typedef struct sl_limits {
+    const char *const *hosts, *const *methods, *const *environment;
+    uint64_t instructions, requests, bytes;
+} sl_limits;
 
 enum sl_task_state {
     SL_TASK_NEW,
@@ -73,6 +87,8 @@ struct sl_task {
     sl_waitlist *list;
     sl_waitlist joiners;
     sl_timer timer;
+    /** NULL: no limit, or it has ended. */
+    sl_meter *meter;
     /* the wait: one at a time */
     const char *what;
     sl_cancel cancel;
@@ -94,6 +110,8 @@ struct sl_task {
     bool sliced : 1;
     /** The host takes its error: nobody else is told. */
     bool observed : 1;
+    /** It ended after its instructions had been used up. */
+    bool exhausted : 1;
     /** Our mark stands on the stack of its coroutine: nobody else resumes it. */
     bool marked : 1;
 };
@@ -151,6 +169,11 @@ struct sl_core {
     size_t pool_size, pool_used;
     uint64_t serial;
     unsigned capabilities;
+    /** What the chunk names of our own Lua files begin with; NULL: none is known. */
+    const char *library_source;
+    sl_limits limits;
+    /** Of the limits, so far. */
+    uint64_t requests, bytes;
     /** When the pump's budget ends; INT64_MAX: no budget, no hook. */
     int64_t slice_end;
     volatile sig_atomic_t interrupted;
@@ -160,6 +183,10 @@ struct sl_core {
     bool interrupt_seen;
     /** The hook raises the cancellation of the task instead of yielding. */
     bool raise_in_slice;
+    /** Instructions behind the end of the slice, where Lua cannot yield. */
+    uint32_t unsliced;
+    /** The hook has raised, and no hook has run since: hooks may be off. */
+    bool raised_in_hook;
     bool pumping, closing, exiting;
     int exit_status;
     sl_close_hook *close_hooks;
@@ -187,6 +214,8 @@ typedef struct sl_core_options {
     sl_allocator allocator;
     void *allocator_user;
     unsigned capabilities;
+    const char *library_source;
+    sl_limits limits;
     sl_error_callback on_error;
     void *on_error_user;
     sl_log_callback on_log;
@@ -218,6 +247,17 @@ void sl_core_exit(sl_core *core, int status);
 
 /* memory.c */
 void *sl_memory_default(void *user, void *block, size_t size);
+
+/* limits.c */
+/** Gives the task the meter of the running one, or a new one. False without memory. */
+bool sl_meter_take(sl_core *core, sl_task *task);
+void sl_meter_release(sl_core *core, sl_task *task);
+/** Takes `count` off; false when nothing is left. `meter` may be NULL. */
+bool sl_meter_count(sl_meter *meter, uint64_t count);
+/** Pushes the err that says that the instructions are used up. */
+void sl_push_exhausted(lua_State *L, sl_core *core);
+/** As lua_pcall, outside of tasks: what runs for long ends with an error. */
+int sl_call_briefly(lua_State *L, int arguments, int results);
 
 /* loop.c */
 sl_backend *sl_backend_libev(sl_core *core);
@@ -315,6 +355,8 @@ void sl_coroutine_install(lua_State *L);
 void sl_coroutine_restore(lua_State *L, int index);
 /** Sets or clears the hook that ends a slice, before `co` is resumed. */
 void sl_slice_arm(sl_core *core, lua_State *co);
+/** Has the hook look at the clock at the next instruction, after long work in C. */
+void sl_slice_look(sl_core *core, lua_State *co);
 /** Ends the slice soon; from a signal handler on the core's thread. */
 void sl_slice_interrupt(sl_core *core);
 

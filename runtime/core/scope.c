@@ -10,6 +10,8 @@ static const char scope_type[] = "sluice.scope";
 enum {
     /* Slots that the edge of a scope needs beside the results of its body. */
     EDGE_STACK = 8,
+    /* Scopes of a task in each other: what unwinds through them is as slow as the stack is deep. */
+    SCOPES_MOST = 150,
 };
 
 enum scope_kind {
@@ -40,6 +42,7 @@ void sl_scope_init(sl_scope *scope, sl_task *owner, sl_scope *outer)
     memset(scope, 0, sizeof *scope);
     scope->owner = owner;
     scope->outer = outer;
+    scope->depth = outer ? (unsigned short)(outer->depth + 1) : 0;
     scope->due = outer ? outer->due : INT64_MAX;
     scope->due_scope = outer ? outer->due_scope : NULL;
     scope->reason_ref = LUA_NOREF;
@@ -315,6 +318,8 @@ int sl_scope_body_done(lua_State *L, int status, lua_KContext ctx)
 
 static scope_object *scope_enter(lua_State *L, sl_task *task, enum scope_kind kind)
 {
+    if (task->scope->depth >= SCOPES_MOST)
+        luaL_error(L, "more than %d scopes in each other", SCOPES_MOST);
     scope_object *object = lua_newuserdatauv(L, sizeof *object, 0);
     memset(object, 0, sizeof *object);
     object->core = task->core;

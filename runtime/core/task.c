@@ -184,7 +184,7 @@ void sl_report_error(lua_State *L, sl_core *core, int index)
     index = lua_absindex(L, index);
     lua_pushcfunction(L, l_error_text);
     lua_pushvalue(L, index);
-    (void)lua_pcall(L, 1, 1, 0);
+    (void)sl_call_briefly(L, 1, 1);
     const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
     core->on_error(core->on_error_user, text ? text : "an error without a text");
     lua_pop(L, 1);
@@ -231,6 +231,7 @@ static int task_end(lua_State *L, sl_task *task)
     task->state = SL_TASK_ENDED;
     sl_scope_remove(task);
     sl_waitlist_wake(&task->joiners, SIZE_MAX);
+    sl_meter_release(core, task);
     sl_clock_release(task->clock);
     task->clock = &core->real;
     core->tasks--;
@@ -277,6 +278,10 @@ sl_task *sl_task_spawn(lua_State *L, sl_core *core, sl_scope *parent)
         luaL_unref(L, LUA_REGISTRYINDEX, thread.ref);
         luaL_error(L, "task.spawn: too many arguments");
     }
+    if (!sl_meter_take(core, task)) {
+        luaL_unref(L, LUA_REGISTRYINDEX, thread.ref);
+        luaL_error(L, "not enough memory");
+    }
     lua_pushcfunction(thread.co, task_main);
     lua_pushvalue(L, 1);
     lua_xmove(L, thread.co, 1);
@@ -308,6 +313,7 @@ static void task_forget(sl_task *task)
     sl_scope_release(task->core->L, &task->base);
     sl_scope_remove(task);
     sl_waitlist_wake(&task->joiners, SIZE_MAX);
+    sl_meter_release(task->core, task);
     sl_clock_release(task->clock);
     task->clock = &task->core->real;
     task->core->tasks--;
@@ -373,6 +379,7 @@ void sl_task_run(sl_core *core, sl_task *task)
     task->floor = &task->base;
     core->current = task;
     core->running = co;
+    core->unsliced = 0;
     sl_slice_arm(core, co);
     int status = lua_resume(co, core->L, arguments, &results);
     core->running = NULL;

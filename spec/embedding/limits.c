@@ -51,6 +51,7 @@ static void refused(void)
         "assert(w:endpoint 'e':query {})",
         "local w = require 'sluice'.workspace { host = 'h', token_command = { 'true' } }\n"
         "assert(w:endpoint 'e':query {})",
+        "require 'sluice.core.terminal'.write(1, 'x')",
         "assert(require 'sluice.web'.app():listen '127.0.0.1:0')",
     };
     setenv("SLUICE_PATH_THAT_IS_NOT", "x", 1);
@@ -58,6 +59,8 @@ static void refused(void)
     for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++)
         expect(s, chunks[i], "not allowed here: the host did not grant this capability");
     expect(s, "return io.stdin == nil", "true");
+    expect(s, "return debug.sethook == nil and debug.getupvalue == nil and #debug.traceback() > 0",
+           "true");
     expect(s, "return pcall(require, 'passwd')", "false");
     expect(s, "return #package.searchers", "2");
     expect(s, "return (load(string.dump(function() end)))", "null");

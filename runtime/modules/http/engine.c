@@ -2,6 +2,7 @@
 /* The engine: who may start, which name becomes which address, and what happens at the end. */
 #include "private.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- lists ---- */
@@ -191,6 +192,25 @@ static bool http_read_proxies(sl_http_engine *engine, const sl_http_engine_optio
     return !wrong;
 }
 
+/** What goes by the way of a proxy, a unix socket or name servers must be granted as well. */
+static const char *http_refuse_ways(const sl_http_engine *engine,
+                                    const sl_http_engine_options *options)
+{
+    const sl_http_proxy *proxies[] = {&engine->http_proxy, &engine->https_proxy};
+    const char *reason = NULL;
+    for (size_t i = 0; i < 2 && !reason; i++)
+        if (proxies[i]->url)
+            reason = sl_refuse_connection(engine->core, proxies[i]->host, proxies[i]->port);
+    char path[sizeof "unix:" + 256];
+    if (!reason && options->unix_path) {
+        snprintf(path, sizeof path, "unix:%s", options->unix_path);
+        reason = sl_refuse_connection(engine->core, path, 0);
+    }
+    if (!reason && options->resolver.servers)
+        reason = sl_refuse_connection(engine->core, NULL, 0);
+    return reason;
+}
+
 sl_http_engine *sl_http_engine_open(sl_core *core, const sl_http_engine_options *options,
                                     const char **reason)
 {
@@ -204,7 +224,11 @@ sl_http_engine *sl_http_engine_open(sl_core *core, const sl_http_engine_options 
     engine->max_per_host = options->max_per_host;
     engine->max_waiting = options->max_waiting;
     engine->is_local = options->unix_path != NULL;
-    if (http_read_proxies(engine, options, reason))
+    bool readable = http_read_proxies(engine, options, reason);
+    const char *refusal = readable ? http_refuse_ways(engine, options) : NULL;
+    if (refusal)
+        *reason = refusal;
+    else if (readable)
         engine->resolver = sl_resolver_open(core, &options->resolver, reason);
     if (engine->resolver) {
         engine->wire = sl_http_curl_open(core, options);

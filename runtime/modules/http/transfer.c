@@ -201,6 +201,16 @@ static bool http_copy_request(sl_http_transfer *transfer, const sl_http_request 
     return http_copy_fields(transfer, request);
 }
 
+/** What the host of the runtime does not grant; NULL when it may go. */
+static const char *http_refuse(const sl_http_engine *engine, const sl_http_target *target,
+                               const char *method)
+{
+    const char *reason = sl_refuse_method(engine->core, method);
+    if (!reason && !engine->is_local)
+        reason = sl_refuse_connection(engine->core, target->host->name, target->host->port);
+    return reason;
+}
+
 const char *sl_http_transfer_start(sl_http_engine *engine, sl_http_transfer *transfer,
                                    const sl_http_request *request)
 {
@@ -211,11 +221,21 @@ const char *sl_http_transfer_start(sl_http_engine *engine, sl_http_transfer *tra
         sl_http_target_get(&engine->targets, request->url, request->url_size, &reason);
     if (!transfer->target)
         return reason;
+    reason = http_refuse(engine, transfer->target, request->method);
+    if (reason) {
+        sl_http_target_release(&engine->targets, transfer->target);
+        transfer->target = NULL;
+        return reason;
+    }
     transfer->engine = engine;
     transfer->state = SL_HTTP_QUEUED;
     transfer->started = sl_now_update(engine->core);
     if (!http_copy_request(transfer, request)) {
         sl_http_on_failure(transfer, NULL, "queue", "not enough memory");
+        return NULL;
+    }
+    if (!sl_count_request(engine->core) || !sl_count_bytes(engine->core, request->body_size)) {
+        sl_http_on_failure(transfer, SL_LIMIT_KIND, "queue", SL_LIMIT_TEXT);
         return NULL;
     }
     sl_http_admit(transfer);
@@ -499,6 +519,12 @@ static bool http_unfold(sl_http_transfer *transfer, const char **line, size_t *s
     return http_buffer_append(transfer->engine, head, " ", 1);
 }
 
+static enum sl_http_verdict http_limit_used_up(sl_http_transfer *transfer)
+{
+    sl_http_failure_set(transfer, SL_LIMIT_KIND, sl_http_phase(transfer), SL_LIMIT_TEXT);
+    return SL_HTTP_ABORT;
+}
+
 enum sl_http_verdict sl_http_on_head(sl_http_transfer *transfer, const char *line, size_t size)
 {
     sl_core *core = transfer->engine->core;
@@ -514,6 +540,8 @@ enum sl_http_verdict sl_http_on_head(sl_http_transfer *transfer, const char *lin
         return http_end_head(transfer);
     else if ((line[0] == ' ' || line[0] == '\t') && !http_unfold(transfer, &line, &size))
         return http_no_memory(transfer);
+    if (!sl_count_bytes(core, size))
+        return http_limit_used_up(transfer);
     if (transfer->head.size + size > HTTP_MAX_HEAD) {
         sl_http_failure_set(transfer, "ProtocolError", "head", "head of more than %d bytes",
                             HTTP_MAX_HEAD);
@@ -539,6 +567,8 @@ enum sl_http_verdict sl_http_on_body(sl_http_transfer *transfer, const char *dat
         return http_too_large(transfer, transfer->max_response, "max_response");
     if (transfer->streamed && transfer->is_packed && ahead > HTTP_MAX_UNPACKED)
         return http_too_large(transfer, HTTP_MAX_UNPACKED, "decompressed at once");
+    if (!sl_count_bytes(transfer->engine->core, size))
+        return http_limit_used_up(transfer);
     if (!http_buffer_append(transfer->engine, body, data, size))
         return http_no_memory(transfer);
     transfer->received += size;

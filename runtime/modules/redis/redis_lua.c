@@ -482,6 +482,14 @@ static void check_server_options(lua_State *L, sl_redis_options *options)
     };
     luaL_argcheck(L, options->host || options->path, 1, "a host or a path is needed");
     sl_require_capability(L, SL_CAN_CONNECT, "redis.connect");
+    const char *host = options->host;
+    if (options->path)
+        host = lua_pushfstring(L, "unix:%s", options->path);
+    const char *refusal =
+        sl_refuse_connection(sl_core_of(L), host, options->path ? 0 : options->port);
+    if (refusal)
+        luaL_error(L, "redis.connect: %s", refusal);
+    lua_settop(L, 1);
     if (options->ca_file || options->certificate || options->key)
         sl_require_capability(L, SL_CAN_READ_FILES, "redis.connect: tls");
 }

@@ -106,6 +106,13 @@ static int push_closed(lua_State *L)
     return 2;
 }
 
+static int push_limit_used_up(lua_State *L)
+{
+    lua_pushnil(L);
+    lua_pushliteral(L, SL_LIMIT_TEXT);
+    return 2;
+}
+
 static int wait_readable(lua_State *L, raw_socket *s, const char *what, lua_KFunction k)
 {
     sl_wait_check(L);
@@ -161,6 +168,10 @@ static int l_socket_connect(lua_State *L)
     sl_address address;
     check_address(L, &address);
     sl_require_capability(L, SL_CAN_CONNECT, "socket.connect");
+    const char *refusal =
+        sl_refuse_connection(sl_core_of(L), lua_tostring(L, 1), (unsigned)lua_tointeger(L, 2));
+    if (refusal)
+        return luaL_error(L, "socket.connect: %s", refusal);
     sl_require_real_time(L, "socket.connect");
     sl_wait_check(L);
     raw_socket *s = raw_socket_new(L, socket_type);
@@ -188,6 +199,8 @@ static int k_socket_read(lua_State *L, int status, lua_KContext ctx)
     ssize_t got = recv(s->io.fd, into, READ_SIZE, 0);
     int error = errno;
     luaL_pushresultsize(&buffer, got > 0 ? (size_t)got : 0);
+    if (got > 0 && !sl_count_bytes(s->core, (size_t)got))
+        return push_limit_used_up(L);
     if (got > 0)
         return 1;
     lua_pop(L, 1);
@@ -215,6 +228,8 @@ static int k_socket_write(lua_State *L, int status, lua_KContext ctx)
     const char *bytes = lua_tolstring(L, 2, &length);
     while (s->io.fd >= 0 && done < length) {
         ssize_t sent = send(s->io.fd, bytes + done, length - done, MSG_NOSIGNAL);
+        if (sent > 0 && !sl_count_bytes(s->core, (size_t)sent))
+            return push_limit_used_up(L);
         if (sent > 0)
             done += (size_t)sent;
         else if (errno == EAGAIN)

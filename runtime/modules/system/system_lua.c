@@ -23,7 +23,7 @@ static int l_system_getenv(lua_State *L)
 {
     const char *name = luaL_checkstring(L, 1);
     sl_require_capability(L, SL_CAN_READ_ENVIRONMENT, "reading the environment");
-    lua_pushstring(L, getenv(name));
+    lua_pushstring(L, sl_environment_get(L, name));
     return 1;
 }
 

@@ -40,6 +40,7 @@ static int l_terminal_size(lua_State *L)
 /* write(fd, bytes) -> true | nil, message, errno */
 static int l_terminal_write(lua_State *L)
 {
+    sl_require_capability(L, SL_CAN_WRITE_FILES, "writing to a terminal");
     int fd = check_descriptor(L, 1);
     size_t length;
     const char *bytes = luaL_checklstring(L, 2, &length);
