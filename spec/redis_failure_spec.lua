@@ -267,7 +267,7 @@ describe("sluice.redis: failures", function()
 
     it("of more than 100 MiB is too large by default", function()
       local server <close> = fixture.start()
-      local client <close> = redis.connect { url = server.unix_url }
+      local client <close> = redis.connect { url = server.unix_url, timeout = 50 }
       client:setrange("large", (100 << 20) + 10, "x")
       local err = failing(client, "GET", "large")
       assert.same({ "ProtocolError", server.unix_url }, { err.kind, err.object })

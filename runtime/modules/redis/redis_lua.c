@@ -61,7 +61,7 @@ static void add_words(lua_State *L, sl_core *core, sl_redis_bytes *bytes, int fi
     char number[NUMBER_SIZE];
     size_t length;
     int top = lua_gettop(L);
-    sl_redis_command(core, bytes, (size_t)(top - first + 1));
+    sl_redis_command(core, bytes, (size_t)top - (size_t)first + 1);
     for (int index = first; index <= top; index++) {
         const char *word = word_at(L, index, number, &length);
         sl_redis_argument(core, bytes, word, length);
