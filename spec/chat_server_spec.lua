@@ -26,23 +26,8 @@ local function with_chat_server(options, words, f)
   local server <close> = fixture.need(emulator.new(options):listen "127.0.0.1:0")
   local config = { served_entities = { { entity_name = "main.default.echo", entity_version = "1" } } }
   call(server.url, "POST", "/api/2.0/serving-endpoints", { name = "chat", config = config })
-  support.with_file("", function(out)
-    support.with_file("", function(errs)
-      local shell = io.popen(("DATABRICKS_HOST=%s DATABRICKS_TOKEN=any %s scripts/chat_server.lua "
-        .. "--listen 127.0.0.1:0 %s >%s 2>%s & echo $!"):format(server.url, support.binary, words, out, errs))
-      local pid = shell:read "n"
-      shell:close()
-      local url
-      local started = fixture.eventually(function()
-        url = support.read_file(out):match "^(http://%S+)\n"
-        return url ~= nil
-      end)
-      local ok, message = xpcall(f, debug.traceback, url, server)
-      os.execute(("kill %d 2>/dev/null"):format(pid))
-      assert(started, support.read_file(errs))
-      if not ok then error(tostring(message) .. "\n" .. support.read_file(errs), 0) end
-    end)
-  end)
+  local script = "scripts/chat_server.lua --listen 127.0.0.1:0 " .. words
+  fixture.with_script(server.url, script, function(url) f(url, server) end)
   log.set_output(previous)
 end
 

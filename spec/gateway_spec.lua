@@ -17,24 +17,8 @@ local KEY <const> = "sk-gateway-0123456789"
 -- Runs f(url, pid) with a gateway to the workspace at `host`.
 local function with_gateway(host, words, f)
   support.with_file("alice " .. KEY .. "\n", function(keys)
-    support.with_file("", function(out)
-      support.with_file("", function(errs)
-        local command = ("DATABRICKS_HOST=http://%s DATABRICKS_TOKEN=any exec %s scripts/gateway.lua "
-          .. "--listen 127.0.0.1:0 --keys %s %s"):format(host, support.binary, keys, words)
-        local shell = io.popen(("( %s ) >%s 2>%s & echo $!"):format(command, out, errs))
-        local pid = shell:read "n"
-        shell:close()
-        local url
-        local started = fixture.eventually(function()
-          url = support.read_file(out):match "^(http://%S+/v1)\n"
-          return url ~= nil
-        end)
-        local ok, message = xpcall(f, debug.traceback, url, pid)
-        os.execute(("kill %d 2>/dev/null"):format(pid))
-        assert(started, support.read_file(errs))
-        if not ok then error(tostring(message) .. "\n" .. support.read_file(errs), 0) end
-      end)
-    end)
+    local script = "scripts/gateway.lua --listen 127.0.0.1:0 --keys %s %s"
+    fixture.with_script("http://" .. host, script:format(keys, words), f)
   end)
 end
 

@@ -2,6 +2,7 @@
 -- What the specs of the server share: an app, a server around each spec, requests as bytes.
 
 local assert = require "luassert"
+local support = require "support"
 local task = require "sluice.task"
 local web = require "sluice.web"
 
@@ -52,6 +53,29 @@ function fixture.eventually(check)
     task.sleep(0.001)
   end
   return true
+end
+
+-- Runs f(url, pid) while a script serves as a process of its own, before the workspace at `host_url`. `words`: the
+-- script and its arguments, as a shell reads them; the script prints its URL.
+function fixture.with_script(host_url, words, f)
+  support.with_file("", function(out)
+    support.with_file("", function(errs)
+      local command = ("DATABRICKS_HOST=%s DATABRICKS_TOKEN=any exec %s %s"):format(
+        host_url, support.binary, words)
+      local shell = io.popen(("( %s ) >%s 2>%s & echo $!"):format(command, out, errs))
+      local pid = shell:read "n"
+      shell:close()
+      local url
+      local started = fixture.eventually(function()
+        url = support.read_file(out):match "^(http://%S+)\n"
+        return url ~= nil
+      end)
+      local ok, message = xpcall(f, debug.traceback, url, pid)
+      os.execute(("kill %d 2>/dev/null"):format(pid))
+      assert(started, support.read_file(errs))
+      if not ok then error(tostring(message) .. "\n" .. support.read_file(errs), 0) end
+    end)
+  end)
 end
 
 function fixture.pid()
