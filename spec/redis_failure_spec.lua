@@ -143,6 +143,18 @@ describe("sluice.redis: failures", function()
     end)
   end)
 
+  it("a connection that showed no sign of life takes nothing new", function()
+    local server <close> = fixture.fake(function(peer, number)
+      while peer:read() do
+        if number > 1 then peer:write "+PONG\r\n" end
+      end
+    end)
+    local client <close> = redis.connect { url = server.url, timeout = 0.05 }
+    assert.equal("TimeoutError", failing(client, "PING").kind)
+    assert.equal("PONG", client:ping())
+    assert.same({ 2, 0, "open" }, { server.accepted, client:stats().failures, client:stats().state })
+  end)
+
   it("what was given up before it could leave is not sent", function()
     local got
     local server <close> = fixture.fake(function(peer)
