@@ -46,7 +46,7 @@ cppcheck_all() {
 }
 
 lua_files() {
-	find lua scripts spec tools runtime/host -name '*.lua' -exec luacheck --quiet {} +
+	find lua scripts spec tools runtime -name '*.lua' -exec luacheck --quiet {} +
 }
 
 layout() {

@@ -61,7 +61,7 @@ for _, path in ipairs(files.find(root .. "/runtime", ".c", ".h")) do
   check_head(path, files.lines(text), true)
   if path:find("%.h$") then check_guard(path, text) end
 end
-for _, folder in ipairs { "lua", "scripts", "spec", "tools", "runtime/host" } do
+for _, folder in ipairs { "lua", "scripts", "spec", "tools", "runtime" } do
   for _, path in ipairs(files.find(root .. "/" .. folder, ".lua")) do
     check_head(path, files.lines(assert(files.read(path))), false)
   end
