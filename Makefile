@@ -24,7 +24,7 @@ PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-ope
 	libev-dev lua-cjson-dev libc-ares-dev libedit-dev node-llhttp libhiredis-dev ca-certificates
 PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux redis-server
 # Specs that lack these are pending, with the reason.
-PACKAGES_EXTRA = nginx-light chromium
+PACKAGES_EXTRA = nginx-light chromium libsdl2-dev xvfb
 PACKAGES_LINT = $(PACKAGES_BUILD) lua-check clang-format clang-tidy cppcheck
 PACKAGES_FUZZ = $(PACKAGES_BUILD) clang libclang-rt-14-dev
 PACKAGES_BENCH = $(PACKAGES_TEST) nginx-light libnginx-mod-http-lua wrk python3-requests python3-uvicorn \
@@ -63,6 +63,11 @@ SOURCES := $(filter-out $(foreach module,$(WITHOUT),$(wildcard runtime/modules/$
 	$(wildcard runtime/*.c runtime/core/*.c runtime/modules/*/*.c))
 HOST_SOURCES := $(wildcard runtime/host/*.c)
 EXAMPLES := $(patsubst runtime/examples/%.c,$(BUILD)/examples/%,$(wildcard runtime/examples/*.c))
+# npc.c, where there is a screen library to draw with
+SDL_CFLAGS := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags sdl2 2>/dev/null))
+ifeq ($(SDL_CFLAGS),)
+EXAMPLES := $(filter-out $(BUILD)/examples/npc,$(EXAMPLES))
+endif
 HEADERS := $(wildcard runtime/*.h runtime/*/*.h runtime/modules/*/*.h)
 LIBRARY := $(shell find lua -name '*.lua' 2>/dev/null)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(LLHTTP_OBJECTS) $(BUILD)/library.o
@@ -198,9 +203,12 @@ $(BUILD)/libsluice.so: $(OBJECTS)
 $(BUILD)/sluice.so: $(ROCK_OBJECTS)
 	$(CC) $(CFLAGS) -shared $^ $(LIBS) -o $@
 
+$(BUILD)/examples/npc: EXAMPLE_CFLAGS = $(SDL_CFLAGS)
+$(BUILD)/examples/npc: EXAMPLE_LIBS = -lSDL2_test -lSDL2
 $(BUILD)/examples/%: runtime/examples/%.c $(BUILD)/libsluice.a
 	@mkdir -p $(@D)
-	$(CC) $(OWN_CFLAGS) $(WARNINGS) -Iruntime $(CFLAGS) $^ -llua5.4 $(LIBS) $(LDFLAGS) -o $@
+	$(CC) $(OWN_CFLAGS) $(WARNINGS) -Iruntime $(EXAMPLE_CFLAGS) $(CFLAGS) $^ -llua5.4 $(LIBS) $(EXAMPLE_LIBS) \
+	  $(LDFLAGS) -o $@
 
 $(BUILD)/sluice: $(HOST_OBJECTS) $(OBJECTS)
 	$(CC) $(CFLAGS) -rdynamic $^ $(BINARY_LIBS) $(LDFLAGS) -o $@

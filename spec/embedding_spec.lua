@@ -131,15 +131,6 @@ describe("a loop", function()
 end)
 
 describe("an example", function()
-  it("pumps a budget each frame of a game", function()
-    local result = support.shell(support.quote(support.build .. "/examples/game"))
-    assert.are.equal("", result.err)
-    assert.are.equal(0, result.status)
-    assert.matches("Mira: \"%u", result.out)
-    assert.matches("Tom: \"%u", result.out)
-    assert.matches("longest frame: ", result.out)
-  end)
-
   it("drives sluice from a loop of its own", function()
     if not support.has "server" then return pending "this build has no server" end
     local result = support.shell(support.quote(support.build .. "/examples/own_loop"))
