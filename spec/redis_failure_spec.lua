@@ -145,14 +145,26 @@ describe("sluice.redis: failures", function()
 
   it("a connection that showed no sign of life takes nothing new", function()
     local server <close> = fixture.fake(function(peer, number)
+      local asked = 0
       while peer:read() do
-        if number > 1 then peer:write "+PONG\r\n" end
+        asked = asked + 1
+        if number == 2 or number == 1 and asked == 1 then peer:write "+PONG\r\n" end
       end
     end)
-    local client <close> = redis.connect { url = server.url, timeout = 0.05 }
+    local client <close> = redis.connect { url = server.url, timeout = 0.2 }
+    assert.equal("PONG", client:ping())
     assert.equal("TimeoutError", failing(client, "PING").kind)
     assert.equal("PONG", client:ping())
     assert.same({ 2, 0, "open" }, { server.accepted, client:stats().failures, client:stats().state })
+  end)
+
+  it("a connection that never answered is a try that failed", function()
+    local server <close> = fixture.fake(function(peer) while peer:read() do end end)
+    local client <close> = redis.connect { url = server.url, timeout = 0.05 }
+    assert.equal("TimeoutError", failing(client, "PING").kind)
+    local err = failing(client, "PING")
+    assert.same({ "ConnectError", "the server gave no sign of life" }, { err.kind, err.message })
+    assert.is_true(err.retry_after > 0)
   end)
 
   it("what was given up before it could leave is not sent", function()

@@ -177,7 +177,7 @@ static void redis_request_unsend(sl_redis_request *request)
 static void redis_close_if_done(sl_redis *c)
 {
     if (c->retired && c->waiting == 0 && c->state != SL_REDIS_CLOSED)
-        sl_redis_fail(c, "ConnectError", "the connection was given up");
+        sl_redis_fail(c, "ConnectError", "the server gave no sign of life");
 }
 
 /** What has not left does not leave; the reply to the rest will be thrown away. */
