@@ -26,6 +26,8 @@ function metatable.__facts(self)
 end
 
 function metatable.__index(self, key)
+  local method = methods[key]
+  if method then return method end
   if key == "headers" then
     self.headers = as_headers(rawget(self, "_later").headers(rawget(self, "_record")))
     return self.headers
@@ -39,7 +41,7 @@ function metatable.__index(self, key)
     if not body then error(err, 2) end
     return body
   end
-  return methods[key]
+  return nil
 end
 
 function metatable.__tostring(self)
