@@ -52,24 +52,28 @@ local function describe(name)
   return descriptions[name] or ("a " .. name)
 end
 
--- A rule is { test = function, kind = a type that needs no test, wants = text, optional = boolean }; made
--- once for each text.
+-- A rule is { test = function, wants = text, optional = boolean }, and by the names of some types what is to
+-- be tested of those: a function, or true for nothing. Made once for each text.
 local rules = {}
 
-local PLAIN <const> = {
-  string = "string", number = "number", boolean = "boolean", userdata = "userdata", thread = "thread",
-  callable = "function", ["function"] = "function", text = "string",
+local function is_no_secret(value)
+  return getmetatable(value) == nil or not is_secret(value)
+end
+
+local QUICK <const> = {
+  string = { "string", true }, number = { "number", true }, boolean = { "boolean", true },
+  callable = { "function", true }, ["function"] = { "function", true }, text = { "string", true },
+  table = { "table", is_no_secret },
 }
 
 local function rule_of(text)
-  local rule = rules[text]
-  if rule then return rule end
+  if rules[text] then return rules[text] end
   local body, mark = text:match("^([%a|]+)(%??)$")
   if not body then error(("malformed option type %q"):format(text)) end
-  local tests, wants, kind = {}, {}, nil
+  local tests, wants, rule = {}, {}, {}
   for name in body:gmatch("%a+") do
     if not predicates[name] then error(("unknown option type %q"):format(name)) end
-    kind = kind or PLAIN[name]
+    if QUICK[name] then rule[QUICK[name][1]] = QUICK[name][2] end
     tests[#tests + 1], wants[#wants + 1] = predicates[name], describe(name)
   end
   local test = tests[1]
@@ -81,7 +85,7 @@ local function rule_of(text)
       return false
     end
   end
-  rule = { test = test, kind = kind, wants = table.concat(wants, " or "), optional = mark == "?" }
+  rule.test, rule.wants, rule.optional = test, table.concat(wants, " or "), mark == "?"
   rules[text] = rule
   return rule
 end
@@ -280,7 +284,8 @@ function options.check(where, given, spec)
   for name, value in next, given do
     local rule = checks[name]
     if not rule then fail_unknown(where, name, checks) end
-    if type(value) ~= rule.kind and not rule.test(value) then fail_value(where, name, rule, value) end
+    local quick = rule[type(value)]
+    if quick ~= true and not (quick or rule.test)(value) then fail_value(where, name, rule, value) end
   end
   local required = compiled.required
   for index = 1, #required do
@@ -298,8 +303,9 @@ end
 ---@param what string as in a spec: `"string"`, `"table?"`
 function options.argument(where, name, value, what)
   local rule = rules[what] or rule_of(what)
-  if type(value) == rule.kind or (value == nil and rule.optional) then return end
-  if rule.test(value) then return end
+  local quick = rule[type(value)]
+  if quick == true or (value == nil and rule.optional) then return end
+  if (quick or rule.test)(value) then return end
   fail('%s: argument "%s" must be %s, got %s', where, name, rule.wants, shown(value))
 end
 
