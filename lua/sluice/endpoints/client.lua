@@ -269,13 +269,14 @@ end
 -- One try: what `carry` gives, and whether new credentials are worth another one.
 local function attempt(self, call, body, carry, started)
   local credentials, fields, handle = self._credentials, headers_of(self, call), nil
-  local timeout = client.limits_left(call.timeout, started)
+  local timeout, total = call.timeout, total_of(call.timeout)
   if credentials then
     local err
-    handle, err = credentials:authorize(fields, total_of(timeout))
+    if total then timeout = client.limits_left(call.timeout, started) end
+    handle, err = credentials:authorize(fields, total and total_of(timeout))
     if not handle then return nil, no_access(self, err, call) end
-    timeout = client.limits_left(call.timeout, started)
   end
+  if total then timeout = client.limits_left(call.timeout, started) end
   local request = {
     method = call.method, url = self.base .. call.path, headers = fields, body = body, timeout = timeout,
   }
