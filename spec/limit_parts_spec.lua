@@ -14,6 +14,7 @@ end
 
 describe("limit.headers", function()
   local WALL <const> = 1767225600 -- 2026-01-01T00:00:00Z
+  local function wall() return WALL end
 
   it("reads a reset as seconds, a duration or a date", function()
     local texts = { ["0"] = 0, ["1.5"] = 1.5, [" 20 "] = 20, ["1s"] = 1, ["6m0s"] = 360, ["12ms"] = 0.012,
@@ -29,7 +30,7 @@ describe("limit.headers", function()
   end)
 
   local function read(map)
-    return headers.read(fields_of.new(map), WALL)
+    return headers.read(fields_of.new(map), wall)
   end
 
   it("reads each form", function()
@@ -65,7 +66,7 @@ describe("limit.headers", function()
     assert.is_nil(read { ["x-ratelimit-remaining-requests"] = "-1", ["x-ratelimit-reset-requests"] = "0s" })
     assert.is_nil(read { ["x-ratelimit-remaining-requests"] = "many", ["x-ratelimit-reset-requests"] = "1s" })
     assert.is_nil(read { ["ratelimit"] = "limit" })
-    assert.is_nil(headers.read({ ["x-ratelimit-remaining"] = 5 }, WALL))
+    assert.is_nil(headers.read({ ["x-ratelimit-remaining"] = 5 }, wall))
   end)
 end)
 

@@ -106,7 +106,6 @@ local function new_limiter(given)
 end
 
 local function estimate_of(limiter, request)
-  if not limiter._counts_tokens then return 0 end
   if limiter._estimate then return limiter._estimate(request) end
   return usage.input(request) + (usage.most_output(request) or limiter._output)
 end
@@ -164,7 +163,7 @@ end
 
 -- A ticket of the state once the request may go; nil and an err.
 local function enter(limiter, inner, request, given)
-  local tokens = estimate_of(limiter, request)
+  local tokens = limiter._counts_tokens and estimate_of(limiter, request) or 0
   local wait, ticket = 1, nil
   if limiter.waiting == 0 then wait, ticket = limiter._state:take(tokens) end
   if wait > 0 then
@@ -184,7 +183,7 @@ end
 
 local function heed_headers(limiter, fields)
   if not fields or not limiter._heeds_headers then return end
-  local facts = headers.read(fields, task.wall())
+  local facts = headers.read(fields, task.wall)
   if not facts then return end
   for _, fact in ipairs(facts) do
     if fact.quantity == "tokens" then limiter._counts_tokens = true end
@@ -208,16 +207,6 @@ local function failed(limiter, ticket, err)
   heed_refusal(limiter, ticket, err)
 end
 
-local function succeeded(limiter, ticket, request, answer)
-  local total, output
-  if limiter._counts_tokens then
-    total, output = usage.of(answer)
-    learn(limiter, request, output)
-  end
-  settle(limiter, ticket, total, true)
-  heed_headers(limiter, meta.get(answer).headers)
-end
-
 -- Given back however the request ends: cancelled ones too.
 local guard_metatable = {
   __close = function(guard)
@@ -225,21 +214,23 @@ local guard_metatable = {
   end,
 }
 
-local function guard_of(limiter, ticket)
-  return setmetatable({ limiter = limiter, ticket = ticket, ended = false }, guard_metatable)
-end
-
 local function query(limiter, inner, request, given)
   local ticket, refused = enter(limiter, inner, request, given)
   if not ticket then return nil, refused end
-  local guard <close> = guard_of(limiter, ticket)
+  local guard <close> = setmetatable({ limiter = limiter, ticket = ticket, ended = false }, guard_metatable)
   local answer, err = inner:query(request, given)
   guard.ended = true
   if answer == nil then
     failed(limiter, ticket, err)
-  else
-    succeeded(limiter, ticket, request, answer)
+    return nil, err
   end
+  local total, output
+  if limiter._counts_tokens then
+    total, output = usage.of(answer)
+    learn(limiter, request, output)
+  end
+  settle(limiter, ticket, total, true)
+  heed_headers(limiter, meta.get(answer).headers)
   return answer, err
 end
 
@@ -247,7 +238,7 @@ end
 local function stream(limiter, inner, request, given)
   local ticket, refused = enter(limiter, inner, request, given)
   if not ticket then return nil, refused end
-  local guard <close> = guard_of(limiter, ticket)
+  local guard <close> = setmetatable({ limiter = limiter, ticket = ticket, ended = false }, guard_metatable)
   local value, err = inner:stream(request, given)
   guard.ended = true
   if value == nil then

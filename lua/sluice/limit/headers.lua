@@ -125,12 +125,12 @@ end
 ---What the fields say is left of each limit; those that say less than what is left and when it is whole
 ---again are passed over, as is what is no number (`-1`). Never waits.
 ---@param fields table a header object, or a map
----@param wall number seconds since 1970
+---@param clock fun(): number seconds since 1970
 ---@return sluice.limit.Fact[]? facts nil where there are none
-function headers.read(fields, wall)
+function headers.read(fields, clock)
   local found = collect(fields)
   if not found then return nil end
-  local facts = {}
+  local facts, wall = {}, clock()
   for _, form in ipairs(FORMS) do add_form(facts, found, form, wall) end
   add_items(facts, found)
   return #facts > 0 and facts or nil

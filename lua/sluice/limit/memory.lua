@@ -103,12 +103,6 @@ local function take_at_gates(self, tokens)
   end
 end
 
-local function count_under_way(self, requests, tokens)
-  local under_way = self._under_way
-  under_way.requests = under_way.requests + requests
-  under_way.tokens = under_way.tokens + tokens
-end
-
 ---Lets one request through, or says how long to wait before asking again.
 ---@param tokens number the estimate
 ---@return number wait seconds; 0: it may go
@@ -120,10 +114,10 @@ function methods:take(tokens)
   if self._rate then self._rate:take(1, now) end
   if self._requests then self._requests:take(1, now) end
   if self._gates then take_at_gates(self, tokens) end
-  count_under_way(self, 1, tokens)
-  return 0, {
-    tokens = tokens, pause = self._pause, entry = self._tokens and self._tokens:take(tokens, now),
-  }
+  local under_way = self._under_way
+  under_way.requests, under_way.tokens = under_way.requests + 1, under_way.tokens + tokens
+  local entry = self._tokens and self._tokens:take(tokens, now)
+  return 0, { tokens = tokens, pause = self._pause, entry = entry, settled = false }
 end
 
 ---Ends a request that was let through. Idempotent.
@@ -133,7 +127,8 @@ end
 function methods:settle(ticket, tokens, answered)
   if ticket.settled then return end
   ticket.settled = true
-  count_under_way(self, -1, -ticket.tokens)
+  local under_way = self._under_way
+  under_way.requests, under_way.tokens = under_way.requests - 1, under_way.tokens - ticket.tokens
   if tokens and ticket.entry then self._tokens:settle(ticket.entry, tokens) end
   if answered and ticket.pause == self._pause then self._row = 0 end
 end
