@@ -10,8 +10,8 @@ local harness = require "harness"
 local process = require "process"
 
 -- What the command line may name; each file returns an array of figures.
-local FILES <const> = { "start", "tasks", "codec", "sse", "streams", "retry", "cache", "chat", "http", "server",
-  "server_stream", "gateway", "redis" }
+local FILES <const> = { "start", "repl", "tasks", "codec", "sse", "streams", "retry", "cache", "chat", "http",
+  "server", "server_stream", "gateway", "redis" }
 
 local is_file = {}
 for _, name in ipairs(FILES) do is_file[name] = true end

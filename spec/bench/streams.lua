@@ -2,27 +2,12 @@
 -- Many chat streams at once, JSON decoded, beside a loop of libcurl in C that reads the same ones.
 
 local process = require "process"
+local sse_server = require "sse_server"
 
 local STREAMS <const>, INTERVAL_MS <const> = 5000, 500
 
--- A server in C, on the servers' core, whose streams never end.
-local function start_server(bench)
-  local program = process.compile(bench, "sse_server")
-  if not program then return nil, "no C compiler" end
-  local log = bench.folder .. "/sse_server.log"
-  local server = process.serve({ program, INTERVAL_MS }, log)
-  for _ = 1, 100 do
-    local file = io.open(log)
-    local port = file and file:read "n"
-    if file then file:close() end
-    if port then return server, ("http://127.0.0.1:%d/"):format(port) end
-    require("sluice.task").sleep(0.02)
-  end
-  error("sse_server does not start", 0)
-end
-
 local function open(bench)
-  local server, url = start_server(bench)
+  local server, url = sse_server.start(bench, INTERVAL_MS)
   if not server then return { { name = "sluice", missing = url } } end
   local function client(name, ...)
     local words = { ... }
