@@ -65,6 +65,13 @@ local function start(given)
   wait_for(given.prompt or "leaves.\n>")
 end
 
+-- Ends it with its terminal; a new server needs the old one to be gone.
+local function leave()
+  tmux "kill-server"
+  wait_until(function() return not tmux("list-sessions"):find "windows" end, "the end of tmux")
+  server = server .. "n"
+end
+
 local describe_here = has_tmux and describe or function(name)
   pending(name .. ": no tmux here", function() end)
 end
@@ -185,6 +192,14 @@ describe_here("the REPL on a terminal", function()
     wait_for "> 1\n1\n>"
   end)
 
+  it("leaves for a Ctrl-D that was typed while an entry ran", function()
+    start()
+    enter "sluice.task.sleep(0.5)"
+    task.sleep(0.1)
+    press "C-d"
+    wait_for "status 0"
+  end)
+
   it("says what still runs when it is left", function()
     start()
     enter "t = sluice.task.spawn(sluice.task.sleep, 100)"
@@ -208,7 +223,7 @@ describe_here("the REPL on a terminal", function()
     assert.equal("first = 1\nx = [[a\\nb]]\n", support.read_file(folder .. "/state/sluice/history"))
     local modes = support.shell(("cd %s/state/sluice && stat -c %%a history ."):format(folder))
     assert.equal("600\n700\n", modes.out)
-    tmux "kill-server"
+    leave()
     start()
     press("Up")
     wait_for "> x = [[a\nb]]"
@@ -254,7 +269,7 @@ describe_here("the REPL on a terminal", function()
     task.sleep(0.3)
     type_text " "
     wait_for "abc = 'a line that is longer\n than the narrow screen'"
-    tmux "kill-server"
+    leave()
     start { words = "", environment = "bash -mc 'trap : TSTP; " .. support.binary .. "; fg; true'; true" }
     type_text "abc"
     press "C-z"
@@ -271,7 +286,7 @@ describe_here("the REPL on a terminal", function()
     enter(("x = sluice.task.spawn(function() local f <close> = setmetatable({}, { __close = function() "
       .. "io.open(%q, 'w'):close() end }) sluice.task.sleep(100) end)"):format(path))
     wait_until(function() return screen():find "\n>$" end, "the prompt")
-    tmux "kill-server"
+    leave()
     wait_until(function()
       local file <close> = io.open(path)
       return file

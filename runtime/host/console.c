@@ -3,6 +3,7 @@
 #include "console.h"
 #include "history.h"
 #include "json_text.h"
+#include "keys.h"
 #include "line_editor.h"
 #include "screen.h"
 
@@ -35,8 +36,8 @@ struct console {
     sluice_call line_call, interrupt_call;
     /** Ctrl-C came when nobody waited for it. */
     bool is_interrupted;
-    /** The line that was begun: it goes on after a completion. */
-    bool is_begun;
+    /** The line that was begun: it goes on after a completion. Nothing was read for it yet. */
+    bool is_begun, is_fresh;
     char *prompt;
     /** Without an editor: bytes that were read. */
     char *input;
@@ -143,7 +144,7 @@ static void begin_line(console *self)
     screen_hide(&self->screen);
     line_editor_start(self->editor, self->prompt);
     self->screen.is_typing = true;
-    self->is_begun = true;
+    self->is_begun = self->is_fresh = true;
     screen_settle(&self->screen);
 }
 
@@ -219,6 +220,10 @@ static void on_input(void *user, int fd, unsigned events)
     }
     if (self->editor) {
         if (got > 0) {
+            /* what Ctrl-D becomes that was typed before the line was ours to edit */
+            if (self->is_fresh && bytes[0] == '\0')
+                bytes[0] = KEY_CTRL('D');
+            self->is_fresh = false;
             line_editor_feed(self->editor, bytes, (size_t)got);
             handle_keys(self);
             return;

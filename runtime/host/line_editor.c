@@ -23,7 +23,7 @@ typedef struct editor_api {
     EditLine *(*el_init)(const char *, FILE *, FILE *, FILE *);
     void (*el_end)(EditLine *);
     int (*el_set)(EditLine *, int, ...);
-    int (*el_get)(EditLine *, int, ...);
+    int (*el_wset)(EditLine *, int, ...);
     const char *(*el_gets)(EditLine *, int *);
     const LineInfo *(*el_line)(EditLine *);
     int (*el_insertstr)(EditLine *, const char *);
@@ -69,7 +69,7 @@ static bool load_symbols(line_editor *self)
         {"el_init", &self->api.el_init},
         {"el_end", &self->api.el_end},
         {"el_set", &self->api.el_set},
-        {"el_get", &self->api.el_get},
+        {"el_wset", &self->api.el_wset},
         {"el_gets", &self->api.el_gets},
         {"el_line", &self->api.el_line},
         {"el_insertstr", &self->api.el_insertstr},
@@ -349,6 +349,13 @@ static line_editor *editor_of(EditLine *line)
     return the_editor;
 }
 
+/** By wide names: of others libedit makes copies that nobody frees. */
+static void add_function(line_editor *self, const wchar_t *name, const wchar_t *help,
+                         unsigned char (*function)(EditLine *, wint_t))
+{
+    self->api.el_wset(self->line, EL_ADDFN, name, help, function);
+}
+
 static void bind_key(line_editor *self, const char *key, const char *function)
 {
     self->api.el_set(self->line, EL_BIND, key, function, NULL);
@@ -357,10 +364,10 @@ static void bind_key(line_editor *self, const char *key, const char *function)
 static void bind_keys(line_editor *self)
 {
     self->api.el_source(self->line, NULL); /* ~/.editrc */
-    self->api.el_set(self->line, EL_ADDFN, "sluice-enter", "Enters the line", on_enter);
-    self->api.el_set(self->line, EL_ADDFN, "sluice-complete", "Completes", on_tab);
-    self->api.el_set(self->line, EL_ADDFN, "sluice-end", "Deletes, or leaves", on_delete_or_end);
-    self->api.el_set(self->line, EL_ADDFN, "sluice-search", "Searches backwards", on_search);
+    add_function(self, L"sluice-enter", L"Enters the line", on_enter);
+    add_function(self, L"sluice-complete", L"Completes", on_tab);
+    add_function(self, L"sluice-end", L"Deletes, or leaves", on_delete_or_end);
+    add_function(self, L"sluice-search", L"Searches backwards", on_search);
     bind_key(self, "^M", "sluice-enter");
     bind_key(self, "^J", "sluice-enter");
     bind_key(self, "^I", "sluice-complete");
