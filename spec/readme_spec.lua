@@ -22,6 +22,7 @@ local function run(chunk, name, lines)
       for index = 1, words.n do words[index] = tostring(words[index]) end
       lines[#lines + 1] = table.concat(words, " ")
     end,
+    io = { flush = function() end, write = function(text) lines[#lines + 1] = text end },
   }, { __index = _G })
   assert(load(chunk, "=" .. name, "t", environment))()
   return lines
@@ -46,14 +47,18 @@ describe("README.md", function()
       assert.equal(3, #lines)
       for row, line in ipairs(lines) do assert.matches("^" .. row .. " %u.*%.$", line) end
     end
+    local words = run(blocks[2], "README")
+    assert.is_true(#words > 5)
+    assert.matches("^%u[%a ]+", table.concat(words))
     local lines = {}
-    local app = task.spawn(run, (blocks[2]:gsub("127%.0%.0%.1:8080", "127.0.0.1:0")), "README", lines)
+    local app = task.spawn(run, (blocks[3]:gsub("127%.0%.0%.1:8080", "127.0.0.1:0")), "README", lines)
     while not lines[1] do task.sleep(0.001) end
-    local res = assert(http.request {
-      method = "POST", url = lines[1]:match "http://%S+" .. "/chat",
-      json = { messages = { { role = "user", content = "What is a lock?" } } },
-    })
+    local question = { messages = { { role = "user", content = "What is a lock?" } } }
+    local url = lines[1]:match "http://%S+"
+    local res = assert(http.request { method = "POST", url = url .. "/query", json = question })
     assert.is_string(res:json().choices[1].message.content)
+    res = assert(http.request { method = "POST", url = url .. "/chat", json = question })
+    assert.matches("^data: {.*\ndata: %[DONE%]\n\n$", res.body)
     app:cancel "enough"
     assert.is_false((pcall(app.join, app)))
   end)
