@@ -286,9 +286,12 @@ local later = {
   headers = function(record) return headers.adopt(core.fields(record)) end,
 }
 
-function later.read(transfer, res)
-  local piece, failure = transfer:read()
+later.keeps_time = true
+
+function later.read(transfer, res, seconds)
+  local piece, failure = transfer:read(seconds)
   if piece then return piece end
+  if piece == false then return nil, response.late(seconds) end
   meta.set(res, transfer:facts())
   if failure then return nil, make_error(failure) end
   return nil

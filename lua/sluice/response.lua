@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- A response as every transport gives it: real HTTP, an app in process, a cassette, a fault.
 
+local errors = require "sluice.errors"
 local headers = require "sluice.headers"
+local task = require "sluice.task"
 
 local response = {}
 
@@ -66,6 +68,7 @@ function response.new(fields)
     _handle = false,
     _read = fields.read,
     _close = fields.close or false,
+    _keeps_time = false,
   }, metatable)
 end
 
@@ -79,8 +82,9 @@ function response.whole(status, body, later, record)
   return setmetatable({ status = status, _whole = body, _later = later, _record = record }, metatable)
 end
 
----As response.whole for a body that comes in pieces: `later` also has `read(handle, response)` and
----`close(handle)`, as of response.new.
+---As response.whole for a body that comes in pieces: `later` also has `read(handle, response, seconds)`
+---and `close(handle)`, as of response.new; with `keeps_time` its read heeds the seconds by itself, see
+---response.late.
 ---@param status integer
 ---@param handle any
 ---@param later table
@@ -89,7 +93,7 @@ end
 function response.streamed(status, handle, later, record)
   return setmetatable({
     status = status, _whole = false, _ended = false, _handle = handle, _read = later.read,
-    _close = later.close, _later = later, _record = record,
+    _close = later.close, _keeps_time = later.keeps_time or false, _later = later, _record = record,
   }, metatable)
 end
 
@@ -100,10 +104,27 @@ function response.is(value)
   return getmetatable(value) == metatable
 end
 
+---The failure of a read that was given so many seconds.
+---@param seconds number
+---@return sluice.Error
+function response.late(seconds)
+  return errors.new("TimeoutError", {
+    message = ("no data within %g s"):format(seconds), limit = "read", phase = "body",
+  })
+end
+
+-- For a body that knows nothing of time.
+local function read_within(self, seconds)
+  local piece, err = task.timeout(seconds, self._read, self._handle, self)
+  if not piece and errors.is(err) and err.limit == "task.timeout" then err = response.late(seconds) end
+  return piece, err
+end
+
 ---The next piece of the body, as it came; nil at the end; nil and err on failure. May wait.
+---@param seconds? number to wait for it: then it has failed, with a TimeoutError whose `limit` is "read"
 ---@return string? piece
 ---@return table? err
-function methods.read(self)
+function methods.read(self, seconds)
   if self._whole then
     local whole = self._whole
     if self._taken or whole == "" then return nil end
@@ -111,7 +132,12 @@ function methods.read(self)
     return whole
   end
   if self._ended then return nil, self._failure end
-  local piece, err = self._read(self._handle, self)
+  local piece, err
+  if not seconds or self._keeps_time then
+    piece, err = self._read(self._handle, self, seconds)
+  else
+    piece, err = read_within(self, seconds)
+  end
   if not piece then
     self._ended, self._failure = true, err
     self:close()

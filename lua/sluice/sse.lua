@@ -8,7 +8,7 @@ local task = require "sluice.task"
 
 local sse = {}
 
-local now, timeout = task.now, task.timeout
+local now = task.now
 
 ---One event of a stream.
 ---@class sluice.SseEvent
@@ -88,6 +88,7 @@ end
 ---@field events integer events so far
 ---@field bytes integer bytes of the body so far
 ---@field fed number when the last of them came
+---@field began number when the last wait for more began
 ---@field refused string? see `accept`
 local source_methods = {}
 local source_metatable = { __name = "sluice.sse.source", __index = source_methods }
@@ -117,9 +118,11 @@ function sse.open(res, given)
     _accept = given.accept or false,
     _ended = false,
     _failure = nil,
+    _has_more = false, -- events in what was read
     events = 0,
     bytes = 0,
     fed = 0,
+    began = 0,
   }, source_metatable)
 end
 
@@ -137,10 +140,10 @@ local function silent(source, seconds)
   })
 end
 
--- The body gave no piece before the deadline: it has ended, failed, or is late.
-local function finish(source, err, deadline, seconds)
+-- The body gave no piece in time: it has ended, failed, or is late.
+local function finish(source, err, seconds)
   source._core:reset()
-  local is_late = deadline and errors.is(err) and err.limit == "task.timeout" and now() >= deadline
+  local is_late = seconds and errors.is(err) and err.limit == "read"
   return fail(source, is_late and silent(source, seconds) or err)
 end
 
@@ -156,36 +159,35 @@ end
 ---The next event, if no more bytes are needed for it; nil else. Never waits.
 ---@return sluice.SseEvent|nil|false event false: it is too large; next() gives the err
 function source_methods:ready()
-  local event = self._core:take(self.fed)
+  if not self._has_more then return nil end
+  local event, has_more = self._core:take(self.fed)
+  self._has_more = has_more
   if event then self.events = self.events + 1 end
   return event
 end
 
 ---The next event that needs more bytes; nil at the end; nil and err. Waits.
----@param deadline? number as task.now(), until which it waits for one, comments or not
----@param seconds? number how long that is, for the err
+---@param seconds? number how long it waits for one, comments or not
 ---@return sluice.SseEvent? event
 ---@return sluice.Error? err as of next
-function source_methods:wait(deadline, seconds)
+function source_methods:wait(seconds)
   if self._ended then return nil, self._failure end
-  local res, read_piece = self._res, self._read
+  local res, read_piece, core_reader, left = self._res, self._read, self._core, seconds
+  local from = now()
+  self.began = from
   while true do
-    local piece, err
-    if deadline then
-      piece, err = timeout(deadline - now(), read_piece, res)
-    else
-      piece, err = read_piece(res)
-    end
-    if not piece then return finish(self, err, deadline, seconds) end
-    self.bytes, self.fed = self.bytes + #piece, now()
+    local piece, err = read_piece(res, left)
+    if not piece then return finish(self, err, seconds) end
+    local fed = now()
+    self.bytes, self.fed = self.bytes + #piece, fed
     if self._accept and not accept(self, piece) then return nil end
-    self._core:give(piece)
-    local event = self._core:take(self.fed)
+    local event, has_more = core_reader:take(fed, piece)
     if event then
-      self.events = self.events + 1
+      self.events, self._has_more = self.events + 1, has_more
       return event
     end
     if event == false then return fail(self, too_large(self._max_event)) end
+    if seconds then left = from + seconds - fed end
   end
 end
 
@@ -198,7 +200,7 @@ function source_methods:next()
   if event then return event end
   if event == false then return fail(self, too_large(self._max_event)) end
   local idle = self._idle
-  return self:wait(idle and idle < math.huge and now() + idle, idle)
+  return self:wait(idle and idle < math.huge and idle or nil)
 end
 
 ---What a client needs to connect again.

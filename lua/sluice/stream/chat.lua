@@ -164,12 +164,12 @@ end
 
 -- Seconds to wait for the next event, and the limit that this is. What counts is how long the server was
 -- waited for, not how long the reader took.
-local function patience(self, from)
+local function patience(self)
   local limits = self._limits
   local limit, left = "idle", limits.idle - self._waited
-  if not self._first then limit, left = "first_event", self._sent + limits.first_event - from end
+  if not self._first then limit, left = "first_event", self._sent + limits.first_event - now() end
   if limits.total < huge then
-    local total = self._call.started + limits.total - from
+    local total = self._call.started + limits.total - now()
     if total < left then limit, left = "total", total end
   end
   return limit, left > 0 and left or 0
@@ -177,11 +177,11 @@ end
 
 -- The next event, for which more bytes are needed.
 local function wait_for_event(self)
-  local events, from = self._events, now()
-  local limit, left = patience(self, from)
-  local event, err = events:wait(left < huge and from + left, left)
+  local events = self._events
+  local limit, left = patience(self)
+  local event, err = events:wait(left < huge and left or nil)
   if event then
-    self._waited = self._waited + events.fed - from
+    self._waited = self._waited + events.fed - events.began
     return event
   end
   local is_ours = errors.is(err) and err.limit == "idle" and err.operation == nil

@@ -156,6 +156,8 @@ struct sl_http_transfer {
     bool head_complete;
     /** The read side stands still until sl_http_transfer_taken. */
     bool paused;
+    /** What sl_http_transfer_expect allowed has passed; until it is called again. */
+    bool late;
     int status;
     /** Status line and header lines, each with its CRLF. */
     sl_http_buffer head;
@@ -186,6 +188,8 @@ struct sl_http_transfer {
     sl_lookup lookup;
     sl_timer timer;
     int64_t limits[SL_HTTP_LIMITS];
+    /** Until when a reader waits; 0: for as long as it takes. */
+    int64_t expected;
     int64_t started, admitted, resolved, ready, first_byte, last_activity, ended;
     int64_t connect_time, tls_time;
     uint64_t max_response;
@@ -219,6 +223,9 @@ void sl_http_transfer_stop(sl_http_transfer *transfer);
 void sl_http_transfer_reset(sl_http_transfer *transfer);
 /** Bytes of `body` were taken by the owner; lets a paused read side go on. */
 void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size);
+/** A reader waits for more until then, microseconds as of sl_now; 0: for as long as it takes. Past
+ * it the transfer goes on, `late`, and on_change is called. */
+void sl_http_transfer_expect(sl_http_transfer *transfer, int64_t due);
 /** More of the request's body. Returns 1 taken, 0 no room now (wait for on_change), -1 no memory.
  */
 int sl_http_transfer_send(sl_http_transfer *transfer, const char *data, size_t size);

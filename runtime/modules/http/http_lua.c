@@ -416,13 +416,30 @@ static int transfer_read(lua_State *L, int status, lua_KContext ctx)
         return 0;
     if (sl_http_transfer_is_over(transfer))
         return sl_http_push_failure(L, transfer);
+    if (transfer->late) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
     return transfer_wait(L, self, ctx, transfer_read);
 }
 
-/** The next piece, nothing at the end, or nil and a failure. */
+static int64_t due_of_argument(lua_State *L, int index, sl_core *core)
+{
+    enum { LONGEST = 1000000000 };
+    if (lua_isnoneornil(L, index))
+        return 0;
+    lua_Number seconds = luaL_checknumber(L, index);
+    if (seconds >= LONGEST)
+        return 0;
+    return sl_now_update(core) + (seconds > 0 ? (int64_t)(seconds * 1e6) : 0);
+}
+
+/** The next piece, nothing at the end, or nil and a failure; false when it has not come within so
+ * many seconds, where they are given. */
 static int l_transfer_read(lua_State *L)
 {
-    check_transfer(L);
+    lua_transfer *self = check_transfer(L);
+    sl_http_transfer_expect(&self->transfer, due_of_argument(L, 2, self->core));
     lua_settop(L, 1);
     return transfer_read(L, LUA_OK, 1);
 }

@@ -83,27 +83,50 @@ static void limit_expire(sl_http_transfer *transfer, enum sl_http_limit limit)
     sl_http_abort(transfer);
 }
 
+static void limit_watch(sl_http_transfer *transfer, int64_t due)
+{
+    if (due == INT64_MAX)
+        return;
+    if (!sl_timer_is_active(&transfer->timer) || due < transfer->timer.due)
+        sl_timer_start(transfer->engine->core, &transfer->timer, due);
+}
+
 static void limit_on_due(sl_timer *timer)
 {
     sl_http_transfer *transfer =
         (sl_http_transfer *)((char *)timer - offsetof(sl_http_transfer, timer));
-    sl_core *core = transfer->engine->core;
-    int64_t due;
+    int64_t due, now = sl_now(transfer->engine->core);
     enum sl_http_limit limit = limit_next(transfer, &due);
-    if (due <= sl_now(core))
+    if (due <= now) {
         limit_expire(transfer, limit);
-    else if (due != INT64_MAX)
-        sl_timer_start(core, timer, due);
+        return;
+    }
+    limit_watch(transfer, due);
+    if (transfer->expected == 0)
+        return;
+    if (transfer->expected > now) {
+        limit_watch(transfer, transfer->expected);
+        return;
+    }
+    transfer->expected = 0;
+    transfer->late = true;
+    if (transfer->on_change)
+        transfer->on_change(transfer);
 }
 
 void sl_http_limits_update(sl_http_transfer *transfer)
 {
     int64_t due;
     limit_next(transfer, &due);
-    if (due == INT64_MAX)
-        return;
-    if (!sl_timer_is_active(&transfer->timer) || due < transfer->timer.due)
-        sl_timer_start(transfer->engine->core, &transfer->timer, due);
+    limit_watch(transfer, due);
+}
+
+void sl_http_transfer_expect(sl_http_transfer *transfer, int64_t due)
+{
+    transfer->expected = due;
+    transfer->late = false;
+    if (due != 0 && !sl_http_transfer_is_over(transfer))
+        limit_watch(transfer, due);
 }
 
 void sl_http_limits_start(sl_http_transfer *transfer)

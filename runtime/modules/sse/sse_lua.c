@@ -58,8 +58,10 @@ static sl_sse_status sse_take(lua_State *L, sl_sse_reader *self, lua_Number now)
 {
     sl_sse_event event;
     sl_sse_status status = sl_sse_next(self, &event);
-    if (status == SL_SSE_NO_MEMORY)
+    if (status == SL_SSE_NO_MEMORY) {
+        sl_sse_reset(self); /* it may point into bytes that are not kept */
         luaL_error(L, "not enough memory");
+    }
     if (status == SL_SSE_EVENT)
         push_sse_event(L, &event, now);
     return status;
@@ -82,34 +84,38 @@ static int l_sse_feed(lua_State *L)
     return 2;
 }
 
-/* reader:give(bytes): for take, which asks for more by nil */
-static int l_sse_give(lua_State *L)
-{
-    sl_sse_reader *self = check_sse_reader(L);
-    size_t size;
-    const char *bytes = luaL_checklstring(L, 2, &size);
-    lua_settop(L, 2);
-    lua_setiuservalue(L, 1, 1);
-    sl_sse_feed(self, bytes, size);
-    return 0;
-}
-
-/* reader:take(now) -> the next event of what was given; nil: all of it was read; false: too large
- */
+/* reader:take(now, bytes or nil) -> the next event of these bytes, or of what is left of those
+ * given before, and whether there is more to take; nil: all was read; false: too large, now and
+ * later */
 static int l_sse_take(lua_State *L)
 {
+    enum { BYTES = 3 };
     sl_sse_reader *self = check_sse_reader(L);
-    sl_sse_status status = sse_take(L, self, luaL_checknumber(L, 2));
-    if (status == SL_SSE_EVENT)
-        return 1;
-    lua_pushnil(L);
-    lua_setiuservalue(L, 1, 1);
-    sl_sse_feed(self, "", 0);
+    lua_Number now = luaL_checknumber(L, 2);
+    size_t size;
+    const char *bytes = luaL_optlstring(L, BYTES, NULL, &size);
+    lua_settop(L, BYTES);
+    /* an error may have come between reading some bytes and keeping them */
+    if (bytes)
+        sl_sse_feed(self, bytes, size);
+    else if (lua_getiuservalue(L, 1, 1) == LUA_TNIL)
+        sl_sse_feed(self, "", 0);
+    sl_sse_status status = sse_take(L, self, now);
+    bool has_more = status == SL_SSE_EVENT && self->at < self->end;
+    if (has_more && bytes) {
+        lua_pushvalue(L, BYTES);
+        lua_setiuservalue(L, 1, 1);
+    } else if (!has_more) {
+        sl_sse_feed(self, "", 0);
+        lua_pushnil(L);
+        lua_setiuservalue(L, 1, 1);
+    }
     if (status == SL_SSE_NEEDS_MORE)
         lua_pushnil(L);
-    else
+    else if (status == SL_SSE_TOO_LARGE)
         lua_pushboolean(L, 0);
-    return 1;
+    lua_pushboolean(L, has_more || status == SL_SSE_TOO_LARGE);
+    return 2;
 }
 
 static int l_sse_reset(lua_State *L)
@@ -141,8 +147,8 @@ static int l_sse_gc(lua_State *L)
 }
 
 static const luaL_Reg sse_methods[] = {
-    {"feed", l_sse_feed},   {"give", l_sse_give},   {"take", l_sse_take},
-    {"reset", l_sse_reset}, {"state", l_sse_state}, {NULL, NULL},
+    {"feed", l_sse_feed},   {"take", l_sse_take}, {"reset", l_sse_reset},
+    {"state", l_sse_state}, {NULL, NULL},
 };
 
 static const luaL_Reg sse_functions[] = {
