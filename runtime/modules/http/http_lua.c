@@ -252,6 +252,7 @@ static int transfer_answer(lua_State *L, int status, lua_KContext ctx)
     lua_pushinteger(L, transfer->status);
     sl_http_push_record(L, transfer);
     if (transfer->streamed) {
+        sl_http_transfer_head_taken(transfer);
         lua_pushvalue(L, (int)ctx);
         return 3;
     }

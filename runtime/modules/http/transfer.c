@@ -282,7 +282,7 @@ void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size)
     sl_http_buffer *body = &transfer->body;
     body->taken += size;
     if (body->taken == body->size)
-        body->taken = body->size = 0;
+        http_buffer_fini(transfer->engine, body); /* most streams wait with nothing in hand */
     if (!transfer->paused || transfer->state != SL_HTTP_BODY)
         return;
     sl_http_engine *engine = transfer->engine;
@@ -310,6 +310,16 @@ void sl_http_transfer_reset(sl_http_transfer *transfer)
     transfer->engine = engine;
     /* so that closing the engine frees what it keeps */
     sl_http_list_move(transfer, &engine->finished);
+}
+
+void sl_http_transfer_head_taken(sl_http_transfer *transfer)
+{
+    if (!transfer->head_complete || !transfer->streamed)
+        return;
+    http_buffer_fini(transfer->engine, &transfer->head);
+    /* where the answer is another one, libcurl may send the request again */
+    if (transfer->status / 100 == 2)
+        http_buffer_fini(transfer->engine, &transfer->lines);
 }
 
 static void http_feed_upload(sl_http_transfer *transfer)
