@@ -14,6 +14,9 @@ enum {
      * a model may think for minutes, and NAT forgets a silent connection. */
     CURL_KEEPALIVE_IDLE = 60,
     CURL_KEEPALIVE_EVERY = 30,
+    /** Bytes that are received at a time of a stream of events, whose handles are many and whose
+     * pieces are few: libcurl's usual 16 KB take 3 KB more of memory. */
+    CURL_SMALL_BUFFER = 1024,
     /** Bytes of a body for which libcurl would send "Expect: 100-continue" and wait. */
     CURL_EXPECTS_FROM = 1024 * 1024,
 };
@@ -136,11 +139,16 @@ static void curl_set_constants(sl_curl_handle *handle)
     curl_set_tls(handle);
 }
 
-sl_curl_handle *sl_curl_handle_take(sl_curl_wire *wire)
+static sl_curl_handle **curl_pool_of(sl_curl_wire *wire, bool is_small)
 {
-    sl_curl_handle *handle = wire->idle;
+    return is_small ? &wire->idle_small : &wire->idle;
+}
+
+sl_curl_handle *sl_curl_handle_take(sl_curl_wire *wire, bool is_small)
+{
+    sl_curl_handle **pool = curl_pool_of(wire, is_small), *handle = *pool;
     if (handle) {
-        wire->idle = handle->next;
+        *pool = handle->next;
         wire->idle_count--;
         return handle;
     }
@@ -154,6 +162,9 @@ sl_curl_handle *sl_curl_handle_take(sl_curl_wire *wire)
         return NULL;
     }
     curl_set_constants(handle);
+    handle->is_small = is_small;
+    if (is_small)
+        curl_easy_setopt(handle->easy, CURLOPT_BUFFERSIZE, (long)CURL_SMALL_BUFFER);
     return handle;
 }
 
@@ -174,8 +185,9 @@ void sl_curl_handle_give_back(sl_curl_handle *handle)
         sl_curl_handle_free(handle);
         return;
     }
-    handle->next = wire->idle;
-    wire->idle = handle;
+    sl_curl_handle **pool = curl_pool_of(wire, handle->is_small);
+    handle->next = *pool;
+    *pool = handle;
     wire->idle_count++;
 }
 

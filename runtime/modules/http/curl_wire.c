@@ -260,7 +260,7 @@ static void curl_keep_enough(sl_curl_wire *wire)
 static int curl_wire_start(sl_http_wire *base, sl_http_transfer *transfer)
 {
     sl_curl_wire *wire = (sl_curl_wire *)base;
-    sl_curl_handle *handle = sl_curl_handle_take(wire);
+    sl_curl_handle *handle = sl_curl_handle_take(wire, transfer->wants_events);
     if (!handle)
         return -1;
     curl_limit_connections(wire, !transfer->target->secure);
@@ -304,14 +304,20 @@ static size_t curl_wire_count(sl_http_wire *base)
     return sl_curl_census_count(&((sl_curl_wire *)base)->census);
 }
 
+static void curl_free_pool(sl_curl_handle **pool)
+{
+    while (*pool) {
+        sl_curl_handle *handle = *pool;
+        *pool = handle->next;
+        sl_curl_handle_free(handle);
+    }
+}
+
 static void curl_wire_close(sl_http_wire *base)
 {
     sl_curl_wire *wire = (sl_curl_wire *)base;
-    while (wire->idle) {
-        sl_curl_handle *handle = wire->idle;
-        wire->idle = handle->next;
-        sl_curl_handle_free(handle);
-    }
+    curl_free_pool(&wire->idle);
+    curl_free_pool(&wire->idle_small);
     if (wire->multi)
         curl_multi_cleanup(wire->multi);
     sl_timer_stop(&wire->timer);

@@ -47,6 +47,8 @@ struct sl_curl_wire {
     bool met_http1;
     /** Easy handles for the next transfers, options set. */
     sl_curl_handle *idle;
+    /** The same, of streams of events. */
+    sl_curl_handle *idle_small;
     size_t idle_count, running;
     /** Connections that libcurl may keep; grows with the peak of `running`. */
     long max_connects;
@@ -79,6 +81,8 @@ struct sl_curl_handle {
     size_t resolve_capacity;
     /** It was given a connection that must not be used. */
     bool is_stale;
+    /** It receives into a small buffer. */
+    bool is_small;
     /* options that differ from those of a new handle */
     bool is_head, has_custom, has_resolve, is_unverified, has_ca_file, is_raw;
     /** Of the wire's engine; NULL: none is set. */
@@ -87,8 +91,9 @@ struct sl_curl_handle {
 };
 
 /* curl_handle.c */
-/** From the pool or new; NULL without memory. */
-sl_curl_handle *sl_curl_handle_take(sl_curl_wire *wire);
+/** From the pool or new, one that receives into a small buffer or a usual one; NULL without memory.
+ */
+sl_curl_handle *sl_curl_handle_take(sl_curl_wire *wire, bool is_small);
 void sl_curl_handle_give_back(sl_curl_handle *handle);
 void sl_curl_handle_free(sl_curl_handle *handle);
 /** Sets the options of a transfer. 0, or -1 without memory. */

@@ -204,6 +204,8 @@ struct sl_http_transfer {
     bool is_packed;
     bool streamed, verify, decompress, reused, has_slot, is_upload, upload_ended, upload_starved,
         has_content_type, has_accept_encoding, has_user_agent, has_length;
+    /** It asks for an event stream: little at a time, for long. */
+    bool wants_events;
 
     /* the texts, last: sl_http_transfer_reset need not touch them */
     sl_http_failure failure;

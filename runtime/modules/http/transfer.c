@@ -139,6 +139,13 @@ static bool http_is_framing(const sl_http_field *field)
     return http_is_name(field, "content-length") || http_is_name(field, "transfer-encoding");
 }
 
+static bool http_is_event_stream(const sl_http_field *field)
+{
+    static const char type[] = "text/event-stream";
+    return field->value_size == sizeof type - 1 &&
+           strncasecmp(field->value, type, sizeof type - 1) == 0;
+}
+
 static bool http_copy_fields(sl_http_transfer *transfer, const sl_http_request *request)
 {
     size_t size = 0;
@@ -157,6 +164,8 @@ static bool http_copy_fields(sl_http_transfer *transfer, const sl_http_request *
             transfer->has_accept_encoding = true;
         if (http_is_name(field, "user-agent"))
             transfer->has_user_agent = true;
+        if (http_is_name(field, "accept") && http_is_event_stream(field))
+            transfer->wants_events = true;
         memcpy(out, field->name, field->name_size);
         out += field->name_size;
         *out++ = ':';
