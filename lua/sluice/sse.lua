@@ -88,6 +88,7 @@ end
 ---@field events integer events so far
 ---@field bytes integer bytes of the body so far
 ---@field fed number when the last of them came
+---@field has_more boolean whether ready() may have one
 ---@field began number when the last wait for more began
 ---@field refused string? see `accept`
 local source_methods = {}
@@ -118,11 +119,11 @@ function sse.open(res, given)
     _accept = given.accept or false,
     _ended = false,
     _failure = nil,
-    _has_more = false, -- events in what was read
     events = 0,
     bytes = 0,
     fed = 0,
     began = 0,
+    has_more = false,
   }, source_metatable)
 end
 
@@ -159,9 +160,9 @@ end
 ---The next event, if no more bytes are needed for it; nil else. Never waits.
 ---@return sluice.SseEvent|nil|false event false: it is too large; next() gives the err
 function source_methods:ready()
-  if not self._has_more then return nil end
+  if not self.has_more then return nil end
   local event, has_more = self._core:take(self.fed)
-  self._has_more = has_more
+  self.has_more = has_more
   if event then self.events = self.events + 1 end
   return event
 end
@@ -183,7 +184,7 @@ function source_methods:wait(seconds)
     if self._accept and not accept(self, piece) then return nil end
     local event, has_more = core_reader:take(fed, piece)
     if event then
-      self.events, self._has_more = self.events + 1, has_more
+      self.events, self.has_more = self.events + 1, has_more
       return event
     end
     if event == false then return fail(self, too_large(self._max_event)) end

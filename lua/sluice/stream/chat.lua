@@ -235,18 +235,11 @@ local function note_content(self)
   if not self._first then self._first = now() end
 end
 
--- What an event holds: a chunk, and its text where that is all; nil and err.
-local function read_event(self, event)
+-- What an event holds that is no plain text: a chunk; nil and err.
+local function read_event(self, event, chunk, err)
   local data = event.data
-  local chunk, err = decode(data)
   if chunk == nil then
     return nil, event.event and error_of(self, data, event) or malformed(self, data, err)
-  end
-  local text = not event.event and plain(chunk) or nil
-  self._chunks = self._chunks + 1
-  if text then
-    note_content(self)
-    return chunk, event, text
   end
   local failure = error_of(self, chunk, event)
   if failure then return nil, failure end
@@ -259,7 +252,8 @@ end
 local function read_chunk(self)
   local events = self._events
   while true do
-    local event, err = events:ready(), nil
+    local event, err
+    if events.has_more then event = events:ready() end
     if event == nil then event, err = wait_for_event(self) end
     if not event then
       if event == false then err = name_error(self, select(2, events:next())) end
@@ -272,9 +266,17 @@ local function read_chunk(self)
       return finish(self)
     end
     if data ~= "" then
-      local chunk, behind, text = read_event(self, event)
+      local chunk, behind = decode(data)
+      self._chunks = self._chunks + (chunk == nil and 0 or 1)
+      local text = not event.event and plain(chunk)
+      if text then
+        self._waited = 0
+        self._first = self._first or now()
+        return chunk, event, text
+      end
+      chunk, behind = read_event(self, event, chunk, behind)
       if chunk == nil then return finish(self, behind) end
-      return chunk, behind, text
+      return chunk, behind
     end
   end
 end

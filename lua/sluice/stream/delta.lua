@@ -53,10 +53,6 @@ function delta.text(chunk)
   return nil
 end
 
-local function is_nothing(value)
-  return value == nil or value == null
-end
-
 ---The text of a chunk that adds text to the first choice and nothing else, as nearly all do; nil of any
 ---other.
 ---@param chunk any
@@ -70,7 +66,8 @@ function delta.plain(chunk)
   if (index ~= nil and index ~= 0) or type(change) ~= "table" then return nil end
   local content = change.content
   if type(content) ~= "string" or content == "" then return nil end
-  if not (is_nothing(choice.finish_reason) and is_nothing(choice.logprobs)) then return nil end
+  local reason, logprobs = choice.finish_reason, choice.logprobs
+  if (reason ~= nil and reason ~= null) or (logprobs ~= nil and logprobs ~= null) then return nil end
   for key in next, change do
     if key ~= "content" and key ~= "role" then return nil end
   end
