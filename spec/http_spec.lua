@@ -684,41 +684,6 @@ describe("sluice.http", function()
       assert.is_true(largest <= (128 << 10) + 65536, tostring(largest))
     end)
 
-    it("waits for a piece as long as it is told: res:read(seconds)", function()
-      local server = helper.serve(function(connection)
-        connection:read()
-        connection:write "HTTP/1.1 200 OK\r\nX-Kept: yes\r\n\r\n"
-        for index = 1, 3 do
-          task.sleep(0.04)
-          connection:write(tostring(index))
-        end
-        task.sleep(10)
-      end)
-      local res = assert(client:request { url = server.base, stream = true })
-      for index = 1, 3 do assert.are.equal(tostring(index), res:read(0.5)) end -- 0.5 s each
-      assert.are.equal("yes", res.headers["x-kept"])
-      local began = task.now()
-      local piece, err = res:read(0.1)
-      local took = task.now() - began
-      assert.is_nil(piece)
-      assert.are.same({ "TimeoutError", "read" }, { err.kind, err.limit })
-      assert.is_true(took >= 0.099 and took < 5, tostring(took))
-      assert.are.equal(err, select(2, res:read()))
-      assert.are.same({ open = 0, idle = 0, active = 0, waiting = 0 }, client:stats())
-      assert.are.equal(err.message, require("sluice.response").late(0.1).message)
-    end)
-
-    it("reads large event streams beside other answers", function()
-      local body = ("data: " .. ("x"):rep(5000) .. "\n\n"):rep(60)
-      local server = helper.serve_bytes(
-        ("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"):format(#body, body))
-      for index = 1, 6 do
-        local accept = index % 2 == 0 and "text/event-stream" or "*/*"
-        local res = assert(client:request { url = server.base, stream = true, headers = { accept = accept } })
-        assert.are.equal(body, res:text())
-      end
-    end)
-
     it("ends at its limit, also where nothing comes behind the piece that was held back", function()
       local server = helper.serve_bytes("HTTP/1.1 200 OK\r\n\r\n" .. ("x"):rep(144000))
       -- a little over what is read ahead
