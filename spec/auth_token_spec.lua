@@ -112,7 +112,7 @@ describe("token_command", function()
   end)
 
   it("runs once for all tasks, with a secret as one of its words, and again when refused", function()
-    local seen, runs = {}, os.tmpname()
+    local seen, runs, agent = {}, os.tmpname(), nil
     finally(function() os.remove(runs) end)
     local script = 'echo x >> "$1"; echo "$2$(wc -l < "$1")"'
     local w <close> = assert(sluice.workspace {
@@ -120,7 +120,7 @@ describe("token_command", function()
       token_command = { "sh", "-c", script, "sh", runs, secret.new "dapi-" },
       transport = { handle = function(_, request)
         local token = secret.reveal(request.headers.authorization)
-        seen[#seen + 1] = token
+        seen[#seen + 1], agent = token, request.headers["user-agent"]
         return response.new { status = token == "Bearer dapi-1" and #seen > 5 and 401 or 200, body = "{}" }
       end },
     })
@@ -128,7 +128,7 @@ describe("token_command", function()
     for index = 1, 5 do assert.equal("Bearer dapi-1", seen[index]) end
     assert(w:endpoint("e"):query {})
     assert.same({ "Bearer dapi-1", "Bearer dapi-2" }, { seen[6], seen[7] })
-    assert.matches("auth/token%-command", w._client._headers["user-agent"])
+    assert.matches("auth/token%-command", agent)
   end)
 
   it("fails a call with the call's name, and what the program said as the cause", function()
