@@ -200,19 +200,23 @@ end
 
 -- The header fields as { name, value, name, value, ... }, secrets as bytes: for the engine only.
 local function flatten(where, given, level)
-  local flat = {}
+  local flat = { nil, nil, nil, nil, nil, nil, nil, nil, nil, nil } -- room for five, rather than growing
   level = level + 1
   if headers.is(given) then
     for name, value in pairs(given) do add_field(flat, where, name, value, level) end
   elseif type(given[1]) == "table" then
     for _, field in ipairs(given) do add_field(flat, where, field[1], field[2], level) end
   else
+    local count = 0
     for name, value in pairs(given) do
-      if type(value) == "table" and not secret.is(value) then
+      if type(value) == "string" and type(name) == "string" then
+        flat[count + 1], flat[count + 2] = name, value
+      elseif type(value) == "table" and not secret.is(value) then
         for _, one in ipairs(value) do add_field(flat, where, name, one, level) end
       else
         add_field(flat, where, name, value, level)
       end
+      count = #flat
     end
   end
   return flat
