@@ -287,7 +287,7 @@ end
 
 -- A 401 means that nothing was done: with a new token the same call is sent once more.
 local function perform(self, call, carry)
-  local started, body = task.now(), encode(call)
+  local started, body = call.timeout and task.now(), encode(call)
   local res, answer, again = attempt(self, call, body, carry, started)
   if not again then return res, answer end
   res:close()
