@@ -4,7 +4,6 @@ local headers = require "sluice.limit.headers"
 local memory = require "sluice.limit.memory"
 local meter = require "sluice.limit.meter"
 local queue = require "sluice.limit.queue"
-local stream = require "sluice.limit.stream"
 local task = require "sluice.task"
 local usage = require "sluice.limit.usage"
 
@@ -194,28 +193,5 @@ describe("limit.queue", function()
       assert.same({ "ticket", "ticket" }, { first:join(), second:join() })
       assert.same({ 1, 3 }, { task.now(), asked })
     end)
-  end)
-end)
-
-describe("limit.stream", function()
-  it("tells once what it took", function()
-    local told = {}
-    local chunks = { { usage = { total_tokens = 7, completion_tokens = 3 } } }
-    local function next_chunk() return table.remove(chunks) end
-    local watched = stream.watch({ next = next_chunk, close = function() end },
-      function(...) told[#told + 1] = { ... } end, 5)
-    assert.is_table(watched:next())
-    assert.same({}, told)
-    assert.is_nil(watched:next())
-    watched:next()
-    assert.same({ { 7, 3 } }, told)
-  end)
-
-  it("passes a raise on", function()
-    local told
-    local watched = stream.watch({ next = function() error("gone", 0) end, close = function() end },
-      function(total) told = total end, 5)
-    assert.same({ false, "gone" }, { pcall(watched.next, watched) })
-    assert.equal(5, told)
   end)
 end)

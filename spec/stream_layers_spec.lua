@@ -70,6 +70,54 @@ describe("layers.timeout", function()
   end)
 end)
 
+describe("stream.watch", function()
+  local function watched(source, ...)
+    local told, opened = {}, nil
+    for index = 1, select("#", ...) do
+      local name = select(index, ...)
+      opened = stream.watch(opened or source, function(of, how, err)
+        told[#told + 1] = { name, of, how, err }
+      end)
+    end
+    return opened, told
+  end
+
+  it("tells once how a stream ended, inner layers first", function()
+    local usage = { total_tokens = 7 }
+    local endpoint = endpoint_of { chunk("a", usage), chunk "b" }
+    local opened, told = watched(endpoint.stream(), "inner", "outer")
+    assert.are.same({ chunk("a", usage), "event 1" }, { opened:next() })
+    assert.are.same({ usage, "a" }, { opened:usage(), opened:so_far() })
+    opened:next()
+    assert.are.same({}, told)
+    assert.is_nil(opened:next())
+    opened:next()
+    opened:close()
+    assert.are.same({ { "inner", opened, "done" }, { "outer", opened, "done" } }, told)
+    assert.are.same({ usage, "ab" }, { opened:usage(), opened:so_far() })
+    assert.are.equal(1, endpoint.closed)
+  end)
+
+  it("tells of a failure, of a reader who leaves, and of an end before", function()
+    local failure = errors.new("TooManyRequests", { message = "slow down" })
+    local opened, told = watched(endpoint_of { failure }.stream(), "one")
+    assert.are.same({ nil, failure }, { opened:next() })
+    assert.are.same({ { "one", opened, "failed", failure } }, told)
+    local _, late = watched(opened, "late")
+    assert.are.same({ { "late", opened, "failed", failure } }, late)
+    local left, told_of_left = watched(endpoint_of { chunk "a" }.stream(), "one")
+    left:close()
+    assert.are.same({ { "one", left, "closed" } }, told_of_left)
+  end)
+
+  it("passes a raise on", function()
+    local opened, told = watched({ next = function() error("gone", 0) end, close = print }, "one")
+    assert.are.same({ false, "gone" }, { pcall(opened.next, opened) })
+    assert.are.same({ false, "gone" }, { pcall(opened.next, opened) })
+    assert.are.same({ { "one", opened, "raised", "gone" } }, told)
+  end)
+end)
+
 describe("layers.log", function()
   -- The lines that are written while f runs.
   local function lines_of(f)

@@ -41,7 +41,37 @@ function stream.wrap(source)
     options.misuse("stream.wrap: an object with the methods next and close is needed, got %s",
       options.type_name(source))
   end
-  return setmetatable({ _source = source, _collector = collector.new(), _ended = false }, metatable)
+  return setmetatable({
+    _source = source,
+    _collector = collector.new(),
+    _ended = false,
+    _watcher = false, -- see stream.watch
+    _usage = nil, -- the newest that a chunk told
+  }, metatable)
+end
+
+-- At its end, of whatever kind, once.
+local function tell(self, how, err)
+  local watcher = self._watcher
+  self._watcher = false
+  if watcher then watcher(self, how, err) end
+end
+
+---Makes a stream of a source as wrap does, and tells of its end: for layers, which so need no stream around
+---a stream, with all its text once more.
+---@param source sluice.ChunkSource
+---@param ended fun(opened: sluice.Stream, how: "done"|"failed"|"raised"|"closed", err: any) called once; "closed": its reader left before its end, "raised": a wait was cancelled, or the source is at fault; may not wait
+---@return sluice.Stream opened the source itself where it is a stream
+function stream.watch(source, ended)
+  local opened = stream.wrap(source)
+  local before = opened._watcher
+  opened._watcher = before and function(...)
+    before(...)
+    ended(...)
+  end or ended
+  local how = opened._failure and "failed" or opened._cut and "closed" or "done"
+  if opened._ended then tell(opened, how, opened._failure) end
+  return opened
 end
 
 ---Whether the value is a stream made by stream.wrap.
@@ -58,7 +88,17 @@ local function finish(self, err)
     if text ~= "" then err.partial = text end
   end
   self._source:close()
+  tell(self, err == nil and "done" or "failed", err)
   return nil, err
+end
+
+-- As the source's next, where somebody wants to know of a raise.
+local function next_watched(self)
+  local source = self._source
+  local good, chunk, event, text = pcall(source.next, source)
+  if good then return chunk, event, text end
+  tell(self, "raised", chunk)
+  error(chunk, 0)
 end
 
 ---The next chunk as it came; nil at the end; nil and err, whose `partial` is the text so far. May wait.
@@ -67,14 +107,22 @@ end
 ---@return string? text where it is all that the chunk adds
 function methods:next()
   if self._ended then return nil, self._failure end
-  local chunk, event, text = self._source:next()
+  local chunk, event, text
+  if self._watcher then
+    chunk, event, text = next_watched(self)
+  else
+    chunk, event, text = self._source:next()
+  end
   if text then
     self._collector:add_text(text, chunk)
   elseif chunk == nil then
     return finish(self, event)
   else
     self._collector:add(chunk)
+    if type(chunk) ~= "table" then return chunk, event end
   end
+  local usage = chunk.usage
+  if usage ~= nil and type(usage) == "table" then self._usage = usage end
   return chunk, event, text
 end
 
@@ -124,11 +172,24 @@ function methods:collect()
   return self._answer
 end
 
+---The newest `usage` that a chunk told: of all before as well, where a server says it in each. Never waits.
+---@return table? usage
+function methods:usage()
+  return self._usage
+end
+
+---The text so far, of the first choice. Never waits.
+---@return string
+function methods:so_far()
+  return self._collector:text()
+end
+
 ---Lets go of the answer: what the server has not sent yet is not waited for. Idempotent, never waits.
 function methods:close()
   if self._ended then return end
   self._ended, self._cut = true, true
   self._source:close()
+  tell(self, "closed")
 end
 
 return stream

@@ -4,8 +4,8 @@
 local backoff = require "sluice.core.backoff"
 local errors = require "sluice.errors"
 local layers = require "sluice.layers"
-local meta = require "sluice.meta"
 local options = require "sluice.options"
+local streams = require "sluice.stream"
 local system = require "sluice.core.system"
 local task = require "sluice.task"
 local window = require "sluice.retry.window"
@@ -199,21 +199,10 @@ local function settle(breaker, turn, value, err)
 end
 
 -- How a stream ends is an outcome too: counted at its end, and not at all when its reader leaves.
-local function watch(breaker, turn, inner)
-  local source, ended = {}, false
-  function source.next()
-    local chunk, event = inner:next()
-    if chunk == nil and not ended then
-      ended = true
-      count(breaker, turn, event)
-    end
-    return chunk, event
-  end
-  function source.close()
-    ended = true
-    inner:close()
-  end
-  return require("sluice.stream").wrap(meta.share(source, inner))
+local function watch(breaker, turn, opened)
+  return streams.watch(opened, function(_, how, err)
+    if how == "done" or how == "failed" then count(breaker, turn, err) end
+  end)
 end
 
 -- A probe whose caller leaves makes room for another one.

@@ -8,6 +8,7 @@ local memory = require "sluice.limit.memory"
 local meta = require "sluice.meta"
 local options = require "sluice.options"
 local queue = require "sluice.limit.queue"
+local streams = require "sluice.stream"
 local task = require "sluice.task"
 local usage = require "sluice.limit.usage"
 
@@ -113,8 +114,8 @@ end
 -- How much the newest answer counts in the mean of the answers.
 local NEWEST = 0.2
 
-local function learn(limiter, request, output)
-  if not output or usage.most_output(request) then return end
+local function learn(limiter, output)
+  if not output then return end
   local mean = limiter._output
   limiter._output = mean == 0 and output or mean + NEWEST * (output - mean)
 end
@@ -227,7 +228,7 @@ local function query(limiter, inner, request, given)
   local total, output
   if limiter._counts_tokens then
     total, output = usage.of(answer)
-    learn(limiter, request, output)
+    if not usage.most_output(request) then learn(limiter, output) end
   end
   settle(limiter, ticket, total, true)
   heed_headers(limiter, meta.get(answer).headers)
@@ -235,6 +236,11 @@ local function query(limiter, inner, request, given)
 end
 
 -- The tokens of a stream are known at its end: the last usage that a chunk told, else from its text.
+local function tokens_of(opened, input)
+  local total, output = usage.of { usage = opened:usage() }
+  return total or input + usage.of_bytes(#opened:so_far()), output
+end
+
 local function stream(limiter, inner, request, given)
   local ticket, refused = enter(limiter, inner, request, given)
   if not ticket then return nil, refused end
@@ -246,11 +252,14 @@ local function stream(limiter, inner, request, given)
     return nil, err
   end
   heed_headers(limiter, meta.get(value).headers)
-  return require("sluice.limit.stream").watch(value, function(total, output, failure)
-    learn(limiter, request, output)
+  local input, asks_output = limiter._counts_tokens and usage.input(request), not usage.most_output(request)
+  return streams.watch(value, function(opened, _, failure)
+    local total, output
+    if input then total, output = tokens_of(opened, input) end
+    if asks_output then learn(limiter, output) end
     settle(limiter, ticket, total, failure == nil)
     heed_refusal(limiter, ticket, failure)
-  end, usage.input(request))
+  end)
 end
 
 ---Makes a layer that holds requests back to `rate`, to `requests` and `tokens` in any `period`, and to

@@ -33,15 +33,15 @@ end
 
 local NONE <const> = {}
 
--- `value`: a response or a stream; of a stream the usage comes by its chunks. Made in one piece: a table
+-- `value`: a response, or a stream and how it has ended. Made in one piece: a table
 -- that grows costs more than all else here.
-local function describe(method, inner, seconds, value, more)
+local function describe(method, inner, seconds, value, how)
   local facts = meta.get(value)
-  local usage = more and more.usage or usage_of(value) or NONE
+  local usage = (how and value:usage() or usage_of(value)) or NONE
   return {
     operation = method,
     endpoint = inner.name,
-    closed_early = more and more.closed,
+    closed_early = how == "closed" or nil,
     duration_ms = milliseconds(seconds),
     ttft_ms = facts.ttft and milliseconds(facts.ttft),
     status = facts.status,
@@ -64,31 +64,6 @@ local function describe_err(fields, err)
   fields.attempts = err.attempts and #err.attempts
 end
 
--- A stream that calls `ended(usage, err, closed)` once, however it ends; `closed`: by its reader.
-local function watch(inner, ended)
-  local usage, is_over = nil, false
-  local function finish(err, closed)
-    if is_over then return end
-    is_over = true
-    ended(usage, err, closed)
-  end
-  local source = meta.share({}, inner)
-  function source.next()
-    local ok, chunk, event, text = pcall(inner.next, inner)
-    if not ok then
-      finish(chunk)
-      error(chunk, 0)
-    end
-    if chunk == nil then finish(event) else usage = usage_of(chunk) or usage end
-    return chunk, event, text
-  end
-  function source.close()
-    inner:close()
-    finish(nil, true)
-  end
-  return stream.wrap(source)
-end
-
 ---Makes a layer that logs each request when it has ended: event `request`, how long it took, what came.
 ---A stream has ended when its reader is through with it: `closed_early` where that was before its end.
 ---Never the contents of a request or an answer.
@@ -98,10 +73,10 @@ local function log_layer(given)
   given = options.check("layers.log", given, LOG)
   local level, extras = given.level or "info", given.fields or NONE
 
-  local function write(method, inner, started, value, err, more)
+  local function write(method, inner, started, value, err, how)
     local now_level = (value == nil or err ~= nil) and "error" or level
     if not log.is_enabled(now_level) then return end
-    local fields = describe(method, inner, task.now() - started, value, more)
+    local fields = describe(method, inner, task.now() - started, value, how)
     if err ~= nil then describe_err(fields, err) end
     for name, extra in next, extras do fields[name] = extra end
     log[now_level]("request", fields)
@@ -121,8 +96,8 @@ local function log_layer(given)
       write("stream", inner, started, nil, err)
       return nil, err
     end
-    return watch(value, function(usage, failure, closed)
-      write("stream", inner, started, value, failure, { usage = usage, closed = closed })
+    return stream.watch(value, function(opened, how, failure)
+      write("stream", inner, started, opened, failure, how)
     end)
   end
 
