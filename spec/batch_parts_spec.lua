@@ -95,12 +95,17 @@ describe("sluice.core.file", function()
       local task, file = require "sluice.task", require("sluice.core.file").standard(0)
       local ticks = 0
       local ticker = task.spawn(function() while true do task.sleep(0.01) ticks = ticks + 1 end end)
+      io.open(..., "w"):close() -- the writer may begin
       print(file:read(100), ticks > 3, file:read(100))
       ticker:cancel()
       pcall(ticker.join, ticker)
       print(task.timeout(0.01, task.sleep, 1))]]
-    local result = support.shell(("{ sleep 0.1; echo hello; } | %s -e %s"):format(
-      support.quote(support.binary), support.quote(chunk)))
+    local begun = os.tmpname()
+    os.remove(begun)
+    finally(function() os.remove(begun) end)
+    local writer = "while [ ! -e %s ]; do sleep 0.01; done; sleep 0.1; echo hello"
+    local result = support.shell(("{ %s; } | %s -e %s %s"):format(
+      writer:format(begun), support.quote(support.binary), support.quote(chunk), begun))
     assert.matches("^hello\n\ttrue\tnil\nnil\t", result.out)
   end)
 end)
