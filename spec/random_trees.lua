@@ -191,7 +191,8 @@ local function check(seed, before)
   hold(not program.unexpected, program.unexpected)
   hold(size(program.running) == 0, "a task did not end: " .. size(program.running))
   hold(size(program.open) == 0, "a <close> did not run: " .. size(program.open))
-  hold(size(program.inside) == 0 and program.semaphore.free == 2, "a permit is lost: " .. program.semaphore.free)
+  local free = program.semaphore.free
+  hold(size(program.inside) == 0 and free == 2, "a permit is lost: " .. free)
   hold(program.semaphore.waiting == 0 and program.channel.receivers == 0, "somebody still counts as waiting")
   for _, handle in ipairs(program.handles) do
     hold(handle:status() == "done" or handle:status() == "failed", "a handle is " .. handle:status())

@@ -64,7 +64,8 @@ end
 
 -- What the chunk names of a folder's files begin with, as SYMBOL_source.
 local function write_source(out, symbol, folder)
-  out:write(("\nextern const char %s_source[];\nconst char %s_source[] = \"@%s/\";\n"):format(symbol, symbol, folder))
+  local lines = "\nextern const char %s_source[];\nconst char %s_source[] = \"@%s/\";\n"
+  out:write(lines:format(symbol, symbol, folder))
 end
 
 local function write(out, symbol, modules)

@@ -4,8 +4,8 @@
  *
  *     repl_probe start COUNT PROGRAM [ARG...]   "ms N": the median from exec to the prompt "> "
  *     repl_probe keys COUNT ENTRY PROGRAM [ARG...]
- *         types the entry, and a second later COUNT keys, 20 ms apart: "p50 N", "p99 N" and "most N",
- *         milliseconds from a key until its character is shown
+ *         types the entry, and a second later COUNT keys, 20 ms apart: "p50 N", "p99 N" and "most
+ * N", milliseconds from a key until its character is shown
  */
 #include <poll.h>
 #include <pty.h>
@@ -113,8 +113,8 @@ static int measure_keys(int count, const char *entry, char **words, double *samp
 {
     int terminal = -1;
     int pid = launch(words, &terminal);
-    bool goes_on = pid > 0 && read_until(terminal, "> ") && type(terminal, entry) &&
-                   type(terminal, "\r");
+    bool goes_on =
+        pid > 0 && read_until(terminal, "> ") && type(terminal, entry) && type(terminal, "\r");
     drop_output(terminal, 1000);
     for (int i = 0; goes_on && i < count; i++) {
         char key[] = {(char)('a' + i % 26), '\0'};
