@@ -46,6 +46,32 @@ void sl_free(sl_core *core, void *block)
     free(block);
 }
 
+/* Nothing is limited here. */
+
+const char *sl_refuse_connection(sl_core *core, const char *host, unsigned port)
+{
+    (void)core, (void)host, (void)port;
+    return NULL;
+}
+
+const char *sl_refuse_method(sl_core *core, const char *method)
+{
+    (void)core, (void)method;
+    return NULL;
+}
+
+bool sl_count_request(sl_core *core)
+{
+    (void)core;
+    return true;
+}
+
+bool sl_count_bytes(sl_core *core, size_t size)
+{
+    (void)core, (void)size;
+    return true;
+}
+
 int64_t sl_now(sl_core *core)
 {
     (void)core;
