@@ -200,13 +200,15 @@ static int call_answered(lua_State *L, int status, lua_KContext ctx)
     const char *what = call->function->what;
     (void)status;
     (void)ctx;
-    const char *text = call->answer.length > 0 ? call->answer.data : "";
+    bool is_empty = call->answer.length == 0;
+    const char *text = is_empty ? "" : call->answer.data;
     if (call->state == CALL_FAILED) {
-        push_call_failure(L, what, text, text + call->kind_length + 1);
+        push_call_failure(L, what, is_empty ? "HostError" : text,
+                          is_empty ? "no message given" : text + call->kind_length + 1);
         close_call(call);
         return 2;
     }
-    if (call->answer.length == 0) {
+    if (is_empty) {
         close_call(call);
         lua_pushboolean(L, 1);
         return 1;
@@ -391,6 +393,8 @@ int sluice_fail(sluice *s, sluice_call call, const char *kind, const char *messa
     int status = open_call(s, call, &open);
     if (status != SLUICE_OK)
         return status;
+    if (!kind && !message)
+        return end_call(s, open, CALL_FAILED); /* needs no memory */
     if (!kind)
         kind = "HostError";
     if (!message)

@@ -20,5 +20,7 @@ struct sl_embedded_file {
 /** The Lua library, as the build embeds it, and what the chunk names of its files begin with. */
 extern const struct sl_embedded_file sl_library[];
 extern const char sl_library_source[];
+/** The module whose `run` is what sluice_warm_up() calls. */
+extern const char sl_library_warm_up[];
 
 #endif

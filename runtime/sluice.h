@@ -255,7 +255,8 @@ SLUICE_API int sluice_register(sluice *s, const char *name, sluice_function func
  * finds it, and call sluice_wake().
  *
  * @param json not needed after the call. What is not JSON arrives as an err of kind "HostError".
- * @return 0; 1 when nobody waits for it any more. SLUICE_ENOMEM: the call is still open.
+ * @return 0; 1 when nobody waits for it any more. SLUICE_ENOMEM: the call is still open; without an
+ *         answer, and by sluice_fail() without kind and message, it can always be ended.
  */
 SLUICE_API int sluice_complete(sluice *s, sluice_call call, const char *json, size_t len);
 
@@ -294,7 +295,16 @@ SLUICE_API int sluice_pump(sluice *s, unsigned budget_us);
  */
 SLUICE_API int sluice_wait(sluice *s, long timeout_us);
 
-/** Microseconds until a timer is due; -1: none (descriptors may still become ready). */
+/**
+ * Does at once what the first requests would do one by one: loads the modules of the library that
+ * most programs need and, where the instance may connect, makes the shared HTTP client with its TLS
+ * context and reads the file of authorities. Blocks for about 50 ms; frames after it hold their
+ * budget. SLUICE_ESCRIPT or SLUICE_ENOMEM where it fails; on_error is told.
+ */
+SLUICE_API int sluice_warm_up(sluice *s);
+
+/** Microseconds until a timer is due, 0: there is work; -1: none (descriptors may still become
+ * ready); SLUICE_ETHREAD. */
 SLUICE_API long sluice_next_due(sluice *s);
 
 /** A descriptor of the host's loop is ready; see sluice_loop. No Lua runs before the next pump. */

@@ -58,6 +58,8 @@ describe("an instance", function()
   case("lifetime", "delete_tells", "tells the end of each chunk when it is deleted")
   case("lifetime", "misuse", "refuses options that cannot be")
   case("lifetime", "cycles", "leaves nothing behind")
+  case("lifetime", "warm_up", "is warmed up once")
+  case("lifetime", "threads", "refuses calls on another thread")
 end)
 
 describe("a function of the host's", function() -- sluice.host
@@ -83,6 +85,7 @@ describe("an instance's limits", function()
   case("limits", "memory_limit", "stop a chunk that takes too much memory, not the instance")
   case("limits", "failing_once", "hold when an allocation fails")
   case("limits", "failing_for_good", "hold when no allocation succeeds any more")
+  case("limits", "failing_sockets", "hold when an allocation fails that a request or its server needs", "server")
 end)
 
 describe("what an instance is granted", function()
@@ -128,6 +131,19 @@ describe("a loop", function()
   case("loops", "own_timers", "of the host's drives timers")
   case("loops", "own_sockets", "of the host's drives sockets", "server")
   case("loops", "own_full", "of the host's that can watch no more fails requests, not the instance", "server")
+end)
+
+describe("warming up", function()
+  it("leaves no connection behind", function()
+    local http, warm_up = require "sluice.http", require "sluice.warm_up"
+    warm_up.run(false)
+    local client = http.client {}
+    client:warm_up()
+    assert.are.equal(0, client:stats().open)
+    client:close()
+    http.warm_up()
+    http.warm_up()
+  end)
 end)
 
 describe("an example", function()

@@ -64,8 +64,16 @@ end
 
 -- What the chunk names of a folder's files begin with, as SYMBOL_source.
 local function write_source(out, symbol, folder)
-  local lines = "\nextern const char %s_source[];\nconst char %s_source[] = \"@%s/\";\n"
-  out:write(lines:format(symbol, symbol, folder))
+  out:write(("\nconst char %s_source[] = \"@%s/\";\n"):format(symbol, folder))
+end
+
+-- The module that sluice_warm_up() calls, as SYMBOL_warm_up.
+local function write_warm_up(out, symbol, modules)
+  for _, module in ipairs(modules) do
+    if module.name:find "%.warm_up$" then
+      out:write(("const char %s_warm_up[] = \"%s\";\n"):format(symbol, module.name))
+    end
+  end
 end
 
 local function write(out, symbol, modules)
@@ -86,6 +94,9 @@ for _, module in ipairs(modules) do module.bytes = compile(module.path) end
 local out, message = io.open(output .. ".new", "wb")
 if not out then fail("%s", message) end
 write(out, symbol, modules)
-if not arg[3]:find("=", 1, true) then write_source(out, symbol, (arg[3]:gsub("/+$", ""))) end
+if not arg[3]:find("=", 1, true) then
+  write_source(out, symbol, (arg[3]:gsub("/+$", "")))
+  write_warm_up(out, symbol, modules)
+end
 assert(out:close())
 assert(os.rename(output .. ".new", output))

@@ -40,6 +40,7 @@ sl_core *sl_core_new(const sl_core_options *options)
     core->real.core = core;
     core->real.now = sl_clock_read();
     core->slice_end = INT64_MAX;
+    core->seen_end = &core->seen;
     core->wake_io.fd = -1;
     sl_scope_init(&core->root, NULL, NULL);
     core->backend = options->backend ? options->backend : sl_backend_libev(core);
@@ -171,9 +172,11 @@ int sl_core_pump(sl_core *core, int64_t budget)
     core->interrupted = 0;
     core->slice_end = budget > 0 ? sl_clock_read() + budget : INT64_MAX;
     do {
-        if (core->backend->poll)
+        /* with nothing but what ends a wait there is nothing to see: that saves the system call */
+        if (core->backend->poll && !core->seen && core->ios_open > 1)
             core->backend->poll(core->backend, 0);
-        sl_now_update(core);
+        /* half of the budget is for the tasks, whatever arrives */
+        sl_io_tell(core, budget > 0 ? core->slice_end - budget / 2 : INT64_MAX);
         sl_clock_fire(&core->real);
         run_ready(core);
         if (!core->ready.first)
@@ -183,12 +186,12 @@ int sl_core_pump(sl_core *core, int64_t budget)
     if (core->backend->wake_at)
         core->backend->wake_at(core->backend, sl_core_next_due(core));
     core->pumping = false;
-    return core->ready.first != NULL;
+    return core->ready.first != NULL || core->seen != NULL;
 }
 
 int64_t sl_core_next_due(sl_core *core)
 {
-    if (core->ready.first)
+    if (core->ready.first || core->seen)
         return 0;
     if (!core->real.heap)
         return -1;
@@ -204,6 +207,7 @@ int sl_core_wait(sl_core *core, int64_t timeout)
     if (delay < 0 || (timeout >= 0 && timeout < delay))
         delay = timeout;
     core->backend->poll(core->backend, delay);
+    sl_io_tell(core, INT64_MAX);
     return 0;
 }
 

@@ -47,7 +47,8 @@ enum {
     SL_WRITE = 2,
 };
 
-/** A watched descriptor, embedded in its owner. One at a time for each descriptor. */
+/** A watched descriptor, embedded in its owner; zero it before first use. One at a time for each
+ * descriptor. */
 typedef struct sl_io sl_io;
 struct sl_io {
     /** The descriptor; set before the first watch, not changed while watched. */
@@ -56,6 +57,9 @@ struct sl_io {
     unsigned events;
     /** Called from the loop, with the events seen. It may stop or free any sl_io, this one too. */
     void (*on_ready)(sl_io *io, unsigned events);
+    /* the rest is the core's: what was seen, and the place in the queue of those to be told */
+    unsigned seen;
+    sl_io *next, **link;
     /** As sl_io_park leaves it; kept by the core. */
     bool is_parked;
 };

@@ -151,6 +151,10 @@ struct sl_core {
     /** Watched descriptors, by their number. */
     sl_io **ios;
     size_t ios_size, ios_watched;
+    /** Watched ones with those that are parked. */
+    size_t ios_open;
+    /** Those that are ready, in the order in which the loop saw them. */
+    sl_io *seen, **seen_end;
     sl_clock real;
     /** Simulated clocks that have users. */
     sl_clock *simulated;
@@ -201,8 +205,8 @@ struct sl_core {
 struct sl_backend {
     /** Watches for exactly these events, 0: no more. 0, or -1 without memory. */
     int (*watch)(sl_backend *backend, int fd, unsigned events);
-    /** Dispatches what is ready; waits for at most `timeout` microseconds, -1: for ever. NULL: the
-     * host's loop does. */
+    /** Marks what is ready (sl_io_see); waits for at most `timeout` microseconds, -1: for ever.
+     * NULL: the host's loop does. */
     void (*poll)(sl_backend *backend, int64_t timeout);
     /** Tells the loop when the next timer is due, -1: none. NULL: not needed. */
     void (*wake_at)(sl_backend *backend, int64_t delay);
@@ -261,7 +265,12 @@ int sl_call_briefly(lua_State *L, int arguments, int results);
 
 /* loop.c */
 sl_backend *sl_backend_libev(sl_core *core);
+/** The descriptor is ready: its owner is told by the next sl_io_tell. */
+void sl_io_see(sl_core *core, int fd, unsigned events);
+/** The same, told at once. */
 void sl_io_notify(sl_core *core, int fd, unsigned events);
+/** Tells the owners of what was seen, until the clock has come to `end`. */
+void sl_io_tell(sl_core *core, int64_t end);
 int sl_wake_open(sl_core *core);
 
 /* clock.c */

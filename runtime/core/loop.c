@@ -34,6 +34,20 @@ void sl_io_park(sl_core *core, sl_io *io)
     core->ios_watched--;
 }
 
+static void io_unlink(sl_core *core, sl_io *io)
+{
+    if (!io->link)
+        return;
+    *io->link = io->next;
+    if (io->next)
+        io->next->link = io->link;
+    else
+        core->seen_end = io->link;
+    io->link = NULL;
+    io->next = NULL;
+    io->seen = 0;
+}
+
 int sl_io_watch(sl_core *core, sl_io *io, unsigned events)
 {
     if (io->is_parked) {
@@ -46,10 +60,15 @@ int sl_io_watch(sl_core *core, sl_io *io, unsigned events)
         return -1;
     if (core->backend->watch(core->backend, io->fd, events) < 0)
         return -1;
-    if (io->events == 0)
+    if (events == 0)
+        io_unlink(core, io);
+    if (io->events == 0) {
         core->ios_watched++;
-    else if (events == 0)
+        core->ios_open++;
+    } else if (events == 0) {
         core->ios_watched--;
+        core->ios_open--;
+    }
     core->ios[io->fd] = events ? io : NULL;
     io->events = events;
     return 0;
@@ -57,13 +76,37 @@ int sl_io_watch(sl_core *core, sl_io *io, unsigned events)
 
 void sl_io_notify(sl_core *core, int fd, unsigned events)
 {
-    if (fd < 0 || (size_t)fd >= core->ios_size)
-        return;
-    sl_io *io = core->ios[fd];
+    sl_io *io = fd >= 0 && (size_t)fd < core->ios_size ? core->ios[fd] : NULL;
     if (!io || !(events & io->events))
         return;
     sl_now_update(core); /* the time of the last turn is as old as the sleep since then */
     io->on_ready(io, events & io->events);
+}
+
+void sl_io_see(sl_core *core, int fd, unsigned events)
+{
+    sl_io *io = fd >= 0 && (size_t)fd < core->ios_size ? core->ios[fd] : NULL;
+    if (!io || !(events & io->events))
+        return;
+    io->seen |= events;
+    if (io->link)
+        return;
+    io->link = core->seen_end;
+    *core->seen_end = io;
+    core->seen_end = &io->next;
+}
+
+void sl_io_tell(sl_core *core, int64_t end)
+{
+    int64_t now = sl_now_update(core);
+    while (core->seen && now < end) {
+        sl_io *io = core->seen;
+        unsigned events = io->seen & io->events;
+        io_unlink(core, io);
+        if (events)
+            io->on_ready(io, events);
+        now = sl_now_update(core);
+    }
 }
 
 /* ---- libev ---- */
@@ -85,7 +128,7 @@ static void libev_on_io(struct ev_loop *loop, ev_io *watcher, int revents)
         events |= SL_READ;
     if (revents & (EV_WRITE | EV_ERROR))
         events |= SL_WRITE;
-    sl_io_notify(watcher->data, watcher->fd, events);
+    sl_io_see(watcher->data, watcher->fd, events);
 }
 
 static void libev_on_timer(struct ev_loop *loop, ev_timer *timer, int revents)

@@ -15,6 +15,7 @@ function sse_server.start(bench, interval)
   local program = process.compile(bench, "sse_server")
   if not program then return nil, "no C compiler" end
   local log = bench.folder .. "/sse_server.log"
+  os.remove(log) -- of a server before this one: its port
   local server = process.serve({ program, interval }, log)
   for _ = 1, 100 do
     local file = io.open(log)

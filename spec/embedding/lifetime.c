@@ -2,7 +2,9 @@
 /* Instances: several at once, calls from callbacks, the end in a callback, many of them in turn. */
 #include "check.h"
 
+#include <dirent.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <unistd.h>
 
 static void several(void)
@@ -52,6 +54,8 @@ static void meddle(void *user, int status, const char *text, size_t len)
     CHECK(sluice_spawn(self->s, "=c", "", 0, NULL, NULL) == SLUICE_EBUSY);
     CHECK(sluice_cancel(self->s, 1, NULL) == SLUICE_EBUSY);
     CHECK(sluice_ready(self->s, 0, SLUICE_READ) == SLUICE_EBUSY);
+    CHECK(sluice_warm_up(self->s) == SLUICE_EBUSY);
+    CHECK(sluice_register(self->s, "x", NULL, NULL, NULL) == SLUICE_EBUSY);
     sluice_wake(self->s);
 }
 
@@ -145,6 +149,17 @@ static size_t resident(void)
     return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+static int open_descriptors(void)
+{
+    int count = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    CHECK(folder);
+    while (readdir(folder))
+        count++;
+    closedir(folder);
+    return count;
+}
+
 static void cycle(int count)
 {
     for (int i = 0; i < count; i++) {
@@ -163,8 +178,10 @@ static void cycles(void)
     int count = given ? atoi(given) : 10000;
     cycle(count / 10);
     size_t before = resident();
+    int descriptors = open_descriptors();
     cycle(count);
     size_t after = resident();
+    CHECK(open_descriptors() == descriptors);
     fprintf(stderr, "%d cycles: %zu KB before, %zu KB after\n", count, before / 1024, after / 1024);
     CHECK(given || after < before + (1 << 20));
 }
@@ -189,6 +206,72 @@ static void misuse(void)
         CHECK(strlen(sluice_strerror(err)) > 3);
 }
 
+/* What it does is done once: the second time there is nothing left to do. */
+static void warm_up(void)
+{
+    sluice_options options = plain_options();
+    sluice *s = NULL;
+    options.capabilities = SLUICE_CAN_CONNECT;
+    CHECK(sluice_new(&s, &options) == SLUICE_OK);
+    double start = seconds_now();
+    CHECK(sluice_warm_up(s) == SLUICE_OK);
+    double first = seconds_now() - start;
+    int before = open_descriptors();
+    start = seconds_now();
+    CHECK(sluice_warm_up(s) == SLUICE_OK);
+    double second = seconds_now() - start;
+    fprintf(stderr, "%.1f ms, then %.1f ms\n", first * 1e3, second * 1e3);
+    CHECK(second < first);
+    CHECK(open_descriptors() == before);
+    outcome end;
+    run(s, "return require 'sluice.http' ~= nil", &end);
+    CHECK(end.status == SLUICE_OK);
+    sluice_delete(s);
+    s = open_plain(); /* without a grant to connect: the modules only */
+    CHECK(sluice_warm_up(s) == SLUICE_OK);
+    sluice_delete(s);
+}
+
+static void *call_all(void *user)
+{
+    sluice *s = user;
+    CHECK(sluice_pump(s, 0) == SLUICE_ETHREAD && sluice_wait(s, 0) == SLUICE_ETHREAD);
+    CHECK(sluice_spawn(s, "=c", "", 0, NULL, NULL) == SLUICE_ETHREAD);
+    CHECK(sluice_cancel(s, 1, NULL) == SLUICE_ETHREAD);
+    CHECK(sluice_ready(s, 0, SLUICE_READ) == SLUICE_ETHREAD);
+    CHECK(sluice_register(s, "x", NULL, NULL, NULL) == SLUICE_ETHREAD);
+    CHECK(sluice_complete(s, 1, NULL, 0) == SLUICE_ETHREAD);
+    CHECK(sluice_fail(s, 1, NULL, NULL) == SLUICE_ETHREAD);
+    CHECK(sluice_watch(s, 0, 0, NULL, NULL) == SLUICE_ETHREAD);
+    CHECK(sluice_warm_up(s) == SLUICE_ETHREAD);
+    CHECK(sluice_next_due(s) == SLUICE_ETHREAD);
+    sluice_delete(s); /* refused as well, and told of */
+    return NULL;
+}
+
+static void count_error(void *user, const char *text)
+{
+    CHECK(strstr(text, "another thread"));
+    ++*(int *)user;
+}
+
+static void threads(void)
+{
+    int told = 0;
+    sluice_options options = {
+        .size = sizeof options, .on_error = count_error, .callback_user = &told};
+    sluice *s = NULL;
+    pthread_t thread;
+    outcome end;
+    CHECK(sluice_new(&s, &options) == SLUICE_OK);
+    CHECK(pthread_create(&thread, NULL, call_all, s) == 0);
+    pthread_join(thread, NULL);
+    CHECK(told == 1);
+    run(s, "return 'untouched'", &end);
+    CHECK(end.status == SLUICE_OK);
+    sluice_delete(s);
+}
+
 static const test_case cases[] = {
     {"several", several},
     {"busy", busy},
@@ -197,6 +280,8 @@ static const test_case cases[] = {
     {"delete_tells", delete_tells},
     {"cycles", cycles},
     {"misuse", misuse},
+    {"warm_up", warm_up},
+    {"threads", threads},
     {NULL, NULL},
 };
 

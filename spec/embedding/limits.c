@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <malloc.h>
+#include <unistd.h>
 
 static void expect(sluice *s, const char *chunk, const char *text)
 {
@@ -146,7 +147,12 @@ static void memory_limit(void)
 typedef struct ledger {
     long calls, fail_at, live;
     int for_good;
+    /** What runs meanwhile, and what comes of it. */
+    const char *chunk, *result;
 } ledger;
+
+/** A pipe that nobody writes to. */
+static int never_ready[2];
 
 static void *ledger_allocate(void *user, void *block, size_t size)
 {
@@ -172,6 +178,12 @@ static const char allocating_chunk[] =
     "local closed = 0\n"
     "local function closer() return setmetatable({}, { __close = function()\n"
     "  task.shield(function() task.sleep(0) end) closed = closed + 1 end }) end\n"
+    "local host = require 'sluice.host'\n"
+    "local answer = host.later({ n = 1 }, 'x')\n"
+    "assert(answer == true or answer[1] == 'good', answer)\n"
+    "local none, failure = host.fails 'y'\n"
+    "assert(none == nil and (failure.kind == 'NotFound' or failure.kind == 'HostError'))\n"
+    "assert(task.timeout(0.001, host.never) == nil)\n"
     "local queue = task.channel(1)\n"
     "local group <close> = task.group()\n"
     "group:spawn(function() local c <close> = closer() task.sleep(3600) end)\n"
@@ -199,11 +211,102 @@ static const char allocating_chunk[] =
     "end)\n"
     "return { results = results }";
 
+/** A chunk that uses the modules which open sockets. */
+static const char serving_chunk[] =
+    "local task, http, web = require 'sluice.task', require 'sluice.http', require 'sluice.web'\n"
+    "local app <const> = web.app()\n"
+    "app:post('/', function(request)\n"
+    "  local given = assert(request:json())\n"
+    "  return { status = 200, json = { n = given.n + 1 } } end)\n"
+    "app:get('/stream', function() return { stream = coroutine.wrap(function()\n"
+    "  for i = 1, 3 do coroutine.yield(('part %d'):format(i)) end end) } end)\n"
+    "local server = assert(app:listen '127.0.0.1:0')\n"
+    "local client = http.client { max_connections = 2 }\n"
+    "local url = 'http://' .. server.address\n"
+    "local result <const> = task.scope(function()\n"
+    "  local res = assert(client:request { url = url .. '/', json = { n = 6 }, timeout = 1 })\n"
+    "  local count = 0\n"
+    "  local streamed <close> = assert(client:request { url = url .. '/stream', stream = true,\n"
+    "    timeout = 1 })\n"
+    "  for chunk in streamed:chunks() do count = count + #chunk end\n"
+    "  return assert(res:json()).n + (count >= 18 and 66 or 0) end)\n"
+    "client:close() server:stop(0)\n"
+    "return result";
+
+/** The calls of host functions that are to be answered between two pumps. */
+typedef struct asked {
+    sluice *s;
+    sluice_call later, fails;
+} asked;
+
+static void on_asked_later(void *user, sluice_call call, const char *arguments, size_t len)
+{
+    (void)arguments;
+    (void)len;
+    ((asked *)user)->later = call;
+}
+
+static void on_asked_to_fail(void *user, sluice_call call, const char *arguments, size_t len)
+{
+    (void)arguments;
+    (void)len;
+    ((asked *)user)->fails = call;
+}
+
+static void on_asked_nothing(void *user, sluice_call call, const char *arguments, size_t len)
+{
+    (void)user;
+    (void)call;
+    (void)arguments;
+    (void)len;
+}
+
+static void on_nothing_cancelled(void *user, sluice_call call)
+{
+    (void)user;
+    CHECK(call != 0);
+}
+
+/** Without memory for the answer there is one that needs none. */
+static void answer_calls(asked *self)
+{
+    if (self->later && sluice_complete(self->s, self->later, "[\"good\"]", 8) == SLUICE_ENOMEM &&
+        sluice_complete(self->s, self->later, NULL, 0) != SLUICE_OK)
+        exit(1);
+    self->later = 0;
+    if (self->fails &&
+        sluice_fail(self->s, self->fails, "NotFound", "no such thing") == SLUICE_ENOMEM)
+        CHECK(sluice_fail(self->s, self->fails, NULL, NULL) == SLUICE_OK);
+    self->fails = 0;
+}
+
+static void on_never_ready(void *user, int fd, unsigned events)
+{
+    (void)user;
+    (void)fd;
+    (void)events;
+    CHECK(0);
+}
+
+static int begin_life(sluice *s, asked *asked, const char *chunk, outcome *end)
+{
+    int status = sluice_register(s, "later", on_asked_later, NULL, asked);
+    if (status == SLUICE_OK)
+        status = sluice_register(s, "fails", on_asked_to_fail, NULL, asked);
+    if (status == SLUICE_OK)
+        status = sluice_register(s, "never", on_asked_nothing, on_nothing_cancelled, NULL);
+    if (status == SLUICE_OK)
+        status = sluice_watch(s, never_ready[0], SLUICE_READ, on_never_ready, NULL);
+    return status < 0 ? status : spawn(s, chunk, end);
+}
+
 /** 1: it went as if nothing had failed, 0: something reported the failure. */
 static int attempt(ledger *self)
 {
-    sluice_options options = {
-        .size = sizeof options, .allocator = ledger_allocate, .allocator_user = self};
+    sluice_options options = {.size = sizeof options,
+                              .allocator = ledger_allocate,
+                              .allocator_user = self,
+                              .capabilities = SLUICE_CAN_CONNECT | SLUICE_CAN_LISTEN};
     sluice *s = NULL;
     int status = sluice_new(&s, &options);
     if (status < 0) {
@@ -211,7 +314,8 @@ static int attempt(ledger *self)
         return 0;
     }
     outcome end;
-    status = spawn(s, allocating_chunk, &end);
+    asked asked = {s, 0, 0};
+    status = begin_life(s, &asked, self->chunk, &end);
     if (status < 0) {
         CHECK(status == SLUICE_ENOMEM);
         sluice_delete(s);
@@ -219,8 +323,10 @@ static int attempt(ledger *self)
     }
     double start = seconds_now();
     while (!end.calls) {
-        if (sluice_pump(s, 2000) == 0 && !end.calls && sluice_wait(s, 1000000) < 0)
+        if (sluice_pump(s, 2000) == 0 && !end.calls && !asked.later && !asked.fails &&
+            sluice_wait(s, 1000000) < 0)
             break;
+        answer_calls(&asked);
         if (seconds_now() - start > 20) {
             fprintf(stderr, "no end after allocation %ld failed\n", self->fail_at);
             exit(1);
@@ -228,19 +334,20 @@ static int attempt(ledger *self)
     }
     sluice_delete(s);
     CHECK(end.calls == 1);
-    int good = end.status == SLUICE_OK && strcmp(end.text, "{\"results\":19}") == 0;
+    int good = end.status == SLUICE_OK && strcmp(end.text, self->result) == 0;
     if (!good && self->calls < self->fail_at)
         fprintf(stderr, "ended with %d: %s\n", end.status, end.text);
     return good;
 }
 
-static void fail_each(int for_good)
+static void fail_each(int for_good, long each, const char *chunk, const char *result)
 {
     long reported = 0, survived = 0;
+    CHECK(pipe(never_ready) == 0);
     const char *given = getenv("FAIL_STEP"); /* each Nth allocation only */
-    long step = given ? atol(given) : 1;
+    long step = each * (given ? atol(given) : 1);
     for (long n = 1;; n += step) {
-        ledger self = {.fail_at = n, .for_good = for_good};
+        ledger self = {.fail_at = n, .for_good = for_good, .chunk = chunk, .result = result};
         int good = attempt(&self);
         if (self.live != 0)
             fprintf(stderr, "allocation %ld: %ld blocks are left\n", n, self.live);
@@ -260,12 +367,18 @@ static void fail_each(int for_good)
 
 static void failing_once(void)
 {
-    fail_each(0);
+    fail_each(0, 1, allocating_chunk, "{\"results\":19}");
 }
 
 static void failing_for_good(void)
 {
-    fail_each(1);
+    fail_each(1, 1, allocating_chunk, "{\"results\":19}");
+}
+
+static void failing_sockets(void)
+{
+    fail_each(0, 5, serving_chunk, "73");
+    fail_each(1, 5, serving_chunk, "73");
 }
 
 static const test_case cases[] = {
@@ -274,6 +387,7 @@ static const test_case cases[] = {
     {"memory_limit", memory_limit},
     {"failing_once", failing_once},
     {"failing_for_good", failing_for_good},
+    {"failing_sockets", failing_sockets},
     {NULL, NULL},
 };
 

@@ -382,6 +382,11 @@ static bool curl_wire_init(sl_curl_wire *wire, const sl_http_engine_options *opt
     return true;
 }
 
+static void curl_wire_warm_up(sl_http_wire *base)
+{
+    sl_curl_warm_up((sl_curl_wire *)base);
+}
+
 sl_http_wire *sl_http_curl_open(sl_core *core, const sl_http_engine_options *options)
 {
     pthread_once(&curl_started, curl_start_process);
@@ -395,6 +400,7 @@ sl_http_wire *sl_http_curl_open(sl_core *core, const sl_http_engine_options *opt
         .stop = curl_wire_stop,
         .resume = curl_wire_resume,
         .count = curl_wire_count,
+        .warm_up = curl_wire_warm_up,
         .close = curl_wire_close,
     };
     if (curl_wire_init(wire, options))

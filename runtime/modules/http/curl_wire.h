@@ -105,6 +105,10 @@ bool sl_curl_socket_has_bytes(const sl_curl_wire *wire, int fd);
 /** It is about to be closed, or has been opened anew. */
 void sl_curl_socket_forget(sl_curl_wire *wire, int fd);
 
+/* curl_warm.c */
+/** Does what the first TLS connection would do beforehand. */
+void sl_curl_warm_up(sl_curl_wire *wire);
+
 /* curl_census.c */
 /** Makes an easy handle report the sockets it opens. */
 void sl_curl_census_watch(sl_curl_wire *wire, CURL *easy);

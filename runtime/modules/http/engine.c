@@ -240,6 +240,11 @@ sl_http_engine *sl_http_engine_open(sl_core *core, const sl_http_engine_options 
     return NULL;
 }
 
+void sl_http_engine_warm_up(sl_http_engine *engine)
+{
+    engine->wire->warm_up(engine->wire);
+}
+
 static void http_close_all(struct http_list *list)
 {
     while (list->first) {

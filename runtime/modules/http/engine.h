@@ -46,6 +46,9 @@ sl_http_engine *sl_http_engine_open(sl_core *core, const sl_http_engine_options 
 /** Every transfer fails with ConnectError "the client was closed". Takes NULL. */
 void sl_http_engine_close(sl_http_engine *engine);
 
+/** Does now what the first TLS connection would: reads the authorities, about 20 ms. */
+void sl_http_engine_warm_up(sl_http_engine *engine);
+
 typedef struct sl_http_stats {
     /** Open connections; of them without a request; requests that wait for a slot. */
     size_t open, idle, waiting;

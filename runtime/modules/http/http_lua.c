@@ -148,6 +148,12 @@ static int l_engine_is_open(lua_State *L)
     return 1;
 }
 
+static int l_engine_warm_up(lua_State *L)
+{
+    sl_http_engine_warm_up(check_engine(L)->engine);
+    return 0;
+}
+
 static void http_set_count(lua_State *L, const char *name, size_t count)
 {
     lua_pushinteger(L, (lua_Integer)count);
@@ -500,8 +506,13 @@ static int l_transfer_tostring(lua_State *L)
 }
 
 static const luaL_Reg http_engine_methods[] = {
-    {"start", l_engine_start},     {"perform", l_engine_perform}, {"stats", l_engine_stats},
-    {"is_open", l_engine_is_open}, {"close", l_engine_close},     {NULL, NULL},
+    {"start", l_engine_start},
+    {"perform", l_engine_perform},
+    {"stats", l_engine_stats},
+    {"is_open", l_engine_is_open},
+    {"close", l_engine_close},
+    {"warm_up", l_engine_warm_up},
+    {NULL, NULL},
 };
 
 static const luaL_Reg http_engine_metamethods[] = {

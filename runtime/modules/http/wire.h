@@ -19,6 +19,8 @@ struct sl_http_wire {
     void (*resume)(sl_http_wire *wire, sl_http_transfer *transfer);
     /** Connections open now. */
     size_t (*count)(sl_http_wire *wire);
+    /** Does now what the first TLS connection would. */
+    void (*warm_up)(sl_http_wire *wire);
     /** No transfer runs any more. */
     void (*close)(sl_http_wire *wire);
 };
