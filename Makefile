@@ -197,8 +197,13 @@ $(BUILD)/libsluice.a: $(OBJECTS)
 	rm -f $@
 	$(AR) rcs $@ $^
 
-$(BUILD)/libsluice.so: $(OBJECTS)
-	$(CC) $(CFLAGS) -shared -Wl,-soname,libsluice.so.0 $^ $(LIBS) -o $@
+# What the modules export is for a stock Lua: of the shared library only the functions of sluice.h are.
+$(BUILD)/libsluice.map: Makefile
+	@mkdir -p $(@D)
+	echo '{ global: sluice_*; local: *; };' > $@
+
+$(BUILD)/libsluice.so: $(OBJECTS) $(BUILD)/libsluice.map
+	$(CC) $(CFLAGS) -shared -Wl,-soname,libsluice.so.0 -Wl,--version-script,$(BUILD)/libsluice.map $(OBJECTS) $(LIBS) -o $@
 
 $(BUILD)/sluice.so: $(ROCK_OBJECTS)
 	$(CC) $(CFLAGS) -shared $^ $(LIBS) -o $@
@@ -214,6 +219,7 @@ $(BUILD)/sluice: $(HOST_OBJECTS) $(OBJECTS)
 	$(CC) $(CFLAGS) -rdynamic $^ $(BINARY_LIBS) $(LDFLAGS) -o $@
 
 # ---- installing ----
+VERSION = $(shell sed -n 's/^.define SLUICE_VERSION "\(.*\)"/\1/p' runtime/sluice.h)
 INSTALL_LIB = $(DESTDIR)$(PREFIX)/lib
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(INSTALL_LIB)/pkgconfig
@@ -223,7 +229,7 @@ install: all
 	install -m 755 $(BUILD)/libsluice.so $(INSTALL_LIB)/libsluice.so.0
 	ln -sf libsluice.so.0 $(INSTALL_LIB)/libsluice.so
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sluice' 'Description: model endpoints from Lua, embeddable' \
-	  'Version: 0.1.0' 'Requires.private: libcurl $(if $(REDIS_LIBS),hiredis )libssl libcrypto libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
+	  'Version: $(VERSION)' 'Requires.private: libcurl $(if $(REDIS_LIBS),hiredis )libssl libcrypto libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
 	  'Libs.private: -lev -lm -ldl -pthread' 'Cflags: -I$${prefix}/include' \
 	  > $(INSTALL_LIB)/pkgconfig/sluice.pc
 

@@ -17,12 +17,34 @@
  *   Memory     Lua's heap and our own memory go through the allocator of the options. Lua runs
  *              only inside protected calls; running out of memory there ends the task, not the
  *              process.
- *   Lua        One Lua in a process: libsluice contains no liblua, the host links or exports it.
- *   Forking    A handle is not usable in a forked child.
+ *   Lua        One Lua 5.4 in a process: libsluice contains no liblua, the host links or exports
+ *              it. In a Lua state of ours, lua_getextraspace() is ours too.
+ *   Files      Names are resolved by /etc/resolv.conf and /etc/hosts; authorities of TLS are those
+ *              of /etc/ssl/certs/ca-certificates.crt. Nothing else is read unless it is granted.
+ *   Forking    A handle is not usable in a forked child. Every descriptor is close-on-exec.
  *
- * No call is re-entrant: inside a callback of a handle, the functions of that handle refuse with
- * SLUICE_EBUSY, but for sluice_wake(), sluice_complete(), sluice_fail(), sluice_watch(), and
- * sluice_delete(), which then takes effect at the end of the call that called back.
+ * What holds for all functions
+ *   Results    0 or more is success, less than 0 an enum sluice_err. What failed has changed
+ * nothing unless it says so. Threads    On another thread than the one that made the handle they
+ * refuse: SLUICE_ETHREAD. A host with workers leaves results where the handle's thread finds them,
+ * and calls sluice_wake(). Callbacks  Each is called inside a call of the host's on the same
+ * handle: from sluice_pump() and sluice_delete() all of them; from sluice_wait(), sluice_spawn(),
+ * sluice_cancel(), sluice_ready() and sluice_warm_up() where their paragraphs say so. No call is
+ *              re-entrant: in a callback the functions of the handle refuse with SLUICE_EBUSY, but
+ *              for sluice_wake(), sluice_interrupt(), sluice_complete(), sluice_fail(),
+ *              sluice_watch(), and sluice_delete(), which then takes effect at the end of the call
+ *              that called back. A callback must return: no longjmp, no C++ exception.
+ *   Pointers   Those that the host gives are its own again after the call, but for what is in
+ *              sluice_options and the `user` of callbacks; those that it gets hold as long as the
+ *              paragraph says. A handle is not to be used after sluice_delete().
+ *
+ * How long a pump takes
+ *   sluice_pump() ends soon after its budget: Lua is interrupted, and what has arrived is left for
+ *   the next pump. What cannot be divided takes what it takes: one call of a C function out of Lua
+ *   (string.rep of a megabyte, table.sort with a comparator), a piece of our own Lua between two
+ *   waits (about 10 us for an event of a stream), a TLS handshake (about 1 ms), one step of Lua's
+ *   collector (about 50 us, and once in a cycle the atomic one: 0.3 ms with 200 streams), the first
+ *   use of a module (see sluice_warm_up).
  */
 #ifndef SLUICE_H
 #define SLUICE_H
@@ -47,10 +69,10 @@ struct lua_State;
 /** One instance. Any number of them may live in a process, each on a thread of its own or not. */
 typedef struct sluice sluice;
 
-/** What the functions return: 0 or more is success. */
+/** What went wrong; sluice_strerror() has the text. */
 enum sluice_err {
     SLUICE_OK = 0,
-    /** No memory, or no descriptor left for the loop. */
+    /** No memory, or no descriptor left. */
     SLUICE_ENOMEM = -1,
     /** An argument that cannot be. */
     SLUICE_EINVAL = -2,
@@ -71,7 +93,7 @@ enum sluice_err {
     SLUICE_EUNSUPPORTED = -9,
     /** Called on another thread than the one that made the handle. */
     SLUICE_ETHREAD = -10,
-    /** The chunk took more instructions than the options allow. */
+    /** The chunk took more instructions than the options allow; see sluice_done. */
     SLUICE_ELIMIT = -11,
 };
 
@@ -186,8 +208,8 @@ typedef struct sluice_options {
  * The end of a spawned chunk, called once for each: from inside a pump, or from sluice_delete().
  *
  * @param status SLUICE_OK: `text` is the chunk's first result as JSON ("null" without one).
- *               SLUICE_ESCRIPT, SLUICE_ECANCELLED, SLUICE_ELIMIT: the error, for people, with its
- * traceback. SLUICE_EEXIT: the exit status, in digits.
+ *               SLUICE_ESCRIPT, SLUICE_ECANCELLED, SLUICE_ELIMIT: the error, for people, with a
+ *               traceback. SLUICE_EEXIT: the exit status, in digits.
  * @param text   `len` bytes and a NUL, valid until the next pump.
  */
 typedef void (*sluice_done)(void *user, int status, const char *text, size_t len);
@@ -207,13 +229,19 @@ SLUICE_API int sluice_new(sluice **out, const sluice_options *options);
  * @param name  what error messages call it: "@FILE", or "=NAME".
  * @param chunk `len` bytes, not needed after the call.
  * @param done  may be NULL.
- * @return the task's number (1 or more), for sluice_cancel().
+ * @return the task's number (1 or more), for sluice_cancel(). SLUICE_ESYNTAX, on_error is told why;
+ *         SLUICE_ENOMEM. `done` is not called then.
  */
 SLUICE_API int sluice_spawn(sluice *s, const char *name, const char *chunk, size_t len,
                             sluice_done done, void *user);
 
-/** Cancels a spawned task: its waits raise TaskCancelled with the reason, which is copied. Nothing
- * happens when it has ended. */
+/**
+ * Cancels a spawned task: its waits raise TaskCancelled, and what it waits for is given up in here
+ * (connections are closed, a sluice_call_cancelled is called). It ends, with `done`, in the pumps
+ * that follow. Nothing happens when it has ended.
+ *
+ * @param reason copied; NULL: none.
+ */
 SLUICE_API int sluice_cancel(sluice *s, int task, const char *reason);
 
 /** A call of a host function that was not completed yet; never 0, and not given twice. */
@@ -282,16 +310,19 @@ typedef void (*sluice_watcher)(void *user, int fd, unsigned events);
 SLUICE_API int sluice_watch(sluice *s, int fd, unsigned events, sluice_watcher watcher, void *user);
 
 /**
- * Works for about `budget_us` microseconds: descriptors, timers, tasks; slices Lua that computes
- * for longer. 0: one turn of the loop, and Lua is not sliced. Never blocks.
+ * Works for about `budget_us` microseconds (see above): descriptors, timers, tasks; slices Lua that
+ * computes for longer, at any point of a script's own code. 0: one turn of the loop, and Lua is not
+ * sliced. Never blocks. Calls `done`, functions of the host's, watchers, on_log, on_error.
  *
  * @return 1 when there is work left that needs no waiting, 0 when idle.
  */
 SLUICE_API int sluice_pump(sluice *s, unsigned budget_us);
 
 /**
- * Blocks until there may be work, for `timeout_us` microseconds at most; -1: no limit. For hosts
- * without a loop. SLUICE_ESTALLED when it would block for ever.
+ * Blocks until there may be work, for `timeout_us` microseconds at most; -1: no limit. Runs no Lua:
+ * sluice_pump() comes next. Calls watchers. For hosts without a loop, else SLUICE_EUNSUPPORTED.
+ * SLUICE_ESTALLED when it would block for ever: nothing is watched, no timer runs, no function of
+ * the host's is waited for.
  */
 SLUICE_API int sluice_wait(sluice *s, long timeout_us);
 
@@ -310,7 +341,8 @@ SLUICE_API long sluice_next_due(sluice *s);
 /** A descriptor of the host's loop is ready; see sluice_loop. No Lua runs before the next pump. */
 SLUICE_API int sluice_ready(sluice *s, int fd, unsigned events);
 
-/** Ends a sluice_wait(). From any thread, and from a signal handler. */
+/** Ends a sluice_wait(), the one that runs or the next. From any thread while the handle lives, and
+ * from a signal handler. */
 SLUICE_API void sluice_wake(sluice *s);
 
 /**

@@ -85,7 +85,7 @@ describe("an instance's limits", function()
   case("limits", "memory_limit", "stop a chunk that takes too much memory, not the instance")
   case("limits", "failing_once", "hold when an allocation fails")
   case("limits", "failing_for_good", "hold when no allocation succeeds any more")
-  case("limits", "failing_sockets", "hold when an allocation fails that a request or its server needs", "server")
+  case("limits", "failing_sockets", "hold when a request or its server has no memory", "server")
 end)
 
 describe("what an instance is granted", function()
@@ -149,9 +149,26 @@ end)
 describe("an example", function()
   it("drives sluice from a loop of its own", function()
     if not support.has "server" then return pending "this build has no server" end
-    local result = support.shell(support.quote(support.build .. "/examples/own_loop"))
+    local result = support.shell(support.quote(support.build .. "/examples/plain_loop"))
     assert.are.equal("", result.err)
     assert.are.equal(0, result.status)
-    assert.matches("answer: ", result.out)
+    assert.matches('"says":"the gate is open"', result.out)
+    assert.matches('"ticks":%[%d+,%d+%]', result.out)
+  end)
+
+  it("runs plugins of strangers", function()
+    local result = support.shell(support.quote(support.build .. "/examples/plugin"))
+    assert.are.equal("", result.err)
+    assert.are.equal(0, result.status)
+    for _, line in ipairs {
+      'a good one prints: it has waited, and there is gold:\t21', 'a good one: done: {"price":42}',
+      "loops for ever: more instructions than the options allow", "all memory: .-not enough memory",
+      "with a pattern: .-pattern too complex", "cannot wait: .-where Lua cannot yield",
+      "a finalizer: .-__gc is not allowed here", "bytecode: .-attempt to load a binary chunk",
+      "reads files: .-global 'io'", "starts programs: .-not for scripts here",
+      "calls home: .-not allowed here", 'too much: .-did you mean "count"',
+    } do
+      assert.matches(line, result.out)
+    end
   end)
 end)

@@ -71,7 +71,7 @@ return {
       { key = "life_ms", label = "made and deleted", unit = "ms", digits = 2, better = "less", bar = 3 },
       { key = "instance_kb", label = "an idle instance", unit = "KB", better = "less", bar = 400 },
       { key = "growth_kb", label = "10,000 of them, growth", unit = "KB", better = "less" },
-      { key = "descriptors", label = "10,000 of them, descriptors left", unit = "", better = "less", bar = 0 },
+      { key = "descriptors", label = "10,000 of them, descriptors", unit = "", better = "less", bar = 0 },
     },
   },
 }

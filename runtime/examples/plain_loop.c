@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A host with a loop of its own, over poll(2): sluice tells it what to watch and when to pump, and
- * its own descriptor (a timer here) is served by the same loop.
+ * A host with a loop of its own, over poll(2): sluice tells it what to watch and when to pump, its
+ * own descriptor (a timer here) is served by the same loop, and a script waits for its ticks.
  */
 #include "sluice.h"
 
@@ -19,6 +19,10 @@ typedef struct loop {
     int count;
     /** Microseconds until sluice_pump() is due, -1: not before a descriptor is ready. */
     long delay;
+    sluice *s;
+    unsigned long ticks;
+    /** A script waits for the next tick; 0: none does. */
+    sluice_call waiting;
 } loop;
 
 /* 0 is what poll(2) is not asked for, so a descriptor that is not watched any more leaves. */
@@ -58,23 +62,43 @@ static unsigned events_of(short revents)
     return events;
 }
 
-/** One turn: the host's ticks are counted, the rest is sluice's. */
-static void turn(loop *self, sluice *s, int own_fd, unsigned long *ticks)
+/** host.tick() in Lua: answered when the timer fires. */
+static void on_wait_for_tick(void *user, sluice_call call, const char *arguments, size_t len)
+{
+    loop *self = user;
+    (void)arguments;
+    (void)len;
+    self->waiting = call;
+}
+
+static void on_ticks(loop *self, int own_fd)
+{
+    uint64_t expired = 0;
+    char answer[32];
+    if (read(own_fd, &expired, sizeof expired) != (ssize_t)sizeof expired)
+        return;
+    self->ticks += expired;
+    if (!self->waiting)
+        return;
+    int length = snprintf(answer, sizeof answer, "%lu", self->ticks);
+    sluice_complete(self->s, self->waiting, answer, (size_t)length);
+    self->waiting = 0;
+}
+
+/** One turn: first the host's own descriptor, then those of sluice. */
+static void turn(loop *self, int own_fd)
 {
     struct pollfd ready[WATCHED_MAX + 1];
     int count = self->count;
     memcpy(ready, self->fds, (size_t)count * sizeof *ready);
     ready[count] = (struct pollfd){.fd = own_fd, .events = POLLIN};
     poll(ready, (nfds_t)count + 1, self->delay < 0 ? -1 : (int)((self->delay + 999) / 1000));
-    if (ready[count].revents) {
-        uint64_t expired = 0;
-        if (read(own_fd, &expired, sizeof expired) == (ssize_t)sizeof expired)
-            *ticks += expired;
-    }
+    if (ready[count].revents)
+        on_ticks(self, own_fd);
     for (int i = 0; i < count; i++)
         if (ready[i].revents)
-            sluice_ready(s, ready[i].fd, events_of(ready[i].revents));
-    sluice_pump(s, 2000);
+            sluice_ready(self->s, ready[i].fd, events_of(ready[i].revents));
+    sluice_pump(self->s, 2000);
 }
 
 static const char chunk[] =
@@ -84,10 +108,11 @@ static const char chunk[] =
     "  task.sleep(0.05)\n"
     "  return { status = 200, json = { says = 'the gate is open' } }\n"
     "end)\n"
+    "local host = require 'sluice.host'\n"
     "local server = assert(app:listen '127.0.0.1:0')\n"
     "local answer = assert(http.request { url = 'http://' .. server.address .. '/river' })\n"
     "server:stop(1)\n"
-    "return answer:json()\n";
+    "return { answer = answer:json(), ticks = { host.tick(), host.tick() } }\n";
 
 static void on_done(void *user, int status, const char *text, size_t len)
 {
@@ -106,19 +131,18 @@ int main(void)
         .loop = &table,
     };
     int ended = 0;
-    unsigned long ticks = 0;
-    sluice *s = NULL;
     int own_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
     struct itimerspec every = {.it_interval = {.tv_nsec = 10000000}, .it_value = {.tv_nsec = 1}};
     if (own_fd < 0 || timerfd_settime(own_fd, 0, &every, NULL) < 0)
         return 1;
-    if (sluice_new(&s, &options) < 0)
+    if (sluice_new(&self.s, &options) < 0 ||
+        sluice_register(self.s, "tick", on_wait_for_tick, NULL, &self) < 0)
         return 1;
-    sluice_spawn(s, "=chunk", chunk, strlen(chunk), on_done, &ended);
+    sluice_spawn(self.s, "=chunk", chunk, strlen(chunk), on_done, &ended);
     while (!ended)
-        turn(&self, s, own_fd, &ticks);
-    sluice_delete(s);
+        turn(&self, own_fd);
+    sluice_delete(self.s);
     close(own_fd);
-    printf("%lu ticks of the host's own timer\n", ticks);
+    printf("%lu ticks of the host's own timer\n", self.ticks);
     return ended < 0;
 }

@@ -1,0 +1,97 @@
+-- SPDX-License-Identifier: MIT
+-- What `make install` puts down, as a host's build finds it: by pkg-config, shared and static.
+
+local support = require "support"
+
+local compiler = os.getenv "SLUICE_CC" or "cc"
+local flags = os.getenv "SLUICE_CFLAGS" or "-O1 -g"
+
+local function output(command, ...)
+  local result = support.shell(command:format(...))
+  if result.status ~= 0 then error(("%s: status %s\n%s"):format(command, result.status, result.err), 0) end
+  return result.out
+end
+
+describe("an installed libsluice", function()
+  local stage
+
+  -- Where pkg-config looks, and with it what it says of sluice.
+  local function pkg_config(words)
+    local command = "PKG_CONFIG_PATH=%s/opt/lib/pkgconfig pkg-config --define-variable=prefix=%s/opt %s "
+      .. "sluice"
+    return (output(command, stage, stage, words):gsub("%s+$", ""))
+  end
+
+  local function build(name, what)
+    local program = stage .. "/" .. name
+    output("%s -std=c11 -D_GNU_SOURCE %s %s runtime/examples/plugin.c %s -o %s", compiler, flags,
+      pkg_config "--cflags", what, program)
+    return program
+  end
+
+  setup(function()
+    stage = output("mktemp -d"):gsub("%s+$", "")
+    output("make -s install BUILD=%s DESTDIR=%s PREFIX=/opt", support.quote(support.build), stage)
+  end)
+
+  teardown(function() output("rm -rf %s", stage) end)
+
+  it("says its version", function()
+    local header = output("grep SLUICE_VERSION runtime/sluice.h")
+    assert.are.equal(header:match '"(.-)"', pkg_config "--modversion")
+  end)
+
+  it("exports the functions of its header, and no others", function()
+    local exported, declared = {}, {}
+    for name in output("nm -D --defined-only %s/opt/lib/libsluice.so", stage):gmatch "%S+ %a (%S+)" do
+      exported[#exported + 1] = name
+    end
+    for name in output("cat %s/opt/include/sluice.h", stage):gmatch "SLUICE_API [^;]-(sluice_[%w_]+)%(" do
+      declared[#declared + 1] = name
+    end
+    table.sort(exported)
+    table.sort(declared)
+    assert.are.same(declared, exported)
+    assert.matches("SONAME.-libsluice%.so%.0", output("readelf -d %s/opt/lib/libsluice.so.0", stage))
+  end)
+
+  it("contains no Lua", function()
+    local needed = output("readelf -d %s/opt/lib/libsluice.so.0", stage)
+    assert.not_matches("liblua", needed)
+  end)
+
+  it("is linked as a shared library", function()
+    local program = build("shared", pkg_config "--libs" .. " -llua5.4")
+    local run = support.shell(("LD_LIBRARY_PATH=%s/opt/lib %s"):format(stage, program))
+    assert.are.equal(0, run.status)
+    assert.matches('a good one: done: {"price":42}', run.out)
+  end)
+
+  it("compiles what docs/embedding.md shows", function()
+    local code = {}
+    for line in io.lines "docs/embedding.md" do
+      if line:find "^    cc " then break end
+      if line:find "^    " or #code > 0 then code[#code + 1] = line end
+    end
+    local file <close> = assert(io.open(stage .. "/shown.c", "w"))
+    file:write("#include <stdio.h>\n#include <string.h>\nvoid draw_a_frame(void);\n")
+    file:write(table.concat(code, "\n"), "\n")
+    file:close()
+    output("%s -std=c11 -Wall -Werror %s -fsyntax-only %s/shown.c", compiler, pkg_config "--cflags", stage)
+  end)
+
+  it("is linked as a static library", function()
+    local private = pkg_config("--print-requires-private"):gsub("\n", " ")
+    local libraries = output("pkg-config --libs %s", private):gsub("%s+$", "")
+    local all = ("%s/opt/lib/libsluice.a %s -lev -lm -ldl -pthread"):format(stage, libraries)
+    local program = build("static", all)
+    local run = support.shell(program)
+    assert.are.equal(0, run.status)
+    assert.matches('a good one: done: {"price":42}', run.out)
+  end)
+
+  it("is taken away again", function()
+    output("make -s uninstall DESTDIR=%s PREFIX=/opt", stage)
+    assert.are.equal("", output("find %s/opt -type f -o -type l", stage))
+  end)
+end)
