@@ -14,9 +14,9 @@
 enum {
     /* Microseconds that sluice_delete() lets tasks unwind. */
     GRACE = 1000000,
-    /* Lua's collector works after each 2^10 bytes that are allocated, an eighth of what it does by
-     * itself: its steps hold up a frame for 50 us instead of 900. */
-    COLLECTOR_STEP = 10,
+    /* Lua's collector works after each 2^8 bytes that are allocated, not 2^13 as it does by
+     * itself: its steps hold up a frame for 50 us, not for 900. */
+    COLLECTOR_STEP = 8,
 };
 
 /* The core knows no sluice.h: what both number is held together here. */

@@ -43,7 +43,7 @@
  *   the next pump. What cannot be divided takes what it takes: one call of a C function out of Lua
  *   (string.rep of a megabyte, table.sort with a comparator), a piece of our own Lua between two
  *   waits (about 10 us for an event of a stream), a TLS handshake (about 1 ms), one step of Lua's
- *   collector (about 50 us, and once in a cycle the atomic one: 0.3 ms with 200 streams), the first
+ *   collector (about 50 us, and once in a cycle the atomic one: 0.2 ms with 200 streams), the first
  *   use of a module (see sluice_warm_up).
  */
 #ifndef SLUICE_H
