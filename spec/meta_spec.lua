@@ -52,6 +52,14 @@ describe("meta", function()
     assert.same({ status = 200, timing = 1, more = 3 }, meta.get(third))
   end)
 
+  it("tells what is at hand without making it", function()
+    local first, second = meta.later({}, function() return { status = 200 } end), {}
+    assert.is_nil(meta.at_hand(first))
+    assert.is_nil(meta.at_hand(second))
+    meta.set(first, { attempts = 2 })
+    assert.same({ status = 200, attempts = 2 }, meta.at_hand(first))
+  end)
+
   it("forgets with the object", function()
     local kept = setmetatable({}, { __mode = "v" })
     do

@@ -76,4 +76,12 @@ function meta.get(object)
   return facts[object] or first_known(object) or {}
 end
 
+---The facts about an object as far as somebody has asked for them, or added some; nil where there are none, or they
+---would have to be made first.
+---@param object any
+---@return table? facts
+function meta.at_hand(object)
+  return facts[object]
+end
+
 return meta
