@@ -8,7 +8,6 @@ local histogram = require "sluice.batch.histogram"
 local input = require "sluice.batch.input"
 local journal = require "sluice.batch.journal"
 local lines = require "sluice.batch.lines"
-local meta = require "sluice.meta"
 local resume = require "sluice.batch.resume"
 local row = require "sluice.batch.row"
 local rules = require "sluice.batch.rules"
@@ -28,6 +27,8 @@ describe("sluice.core.file", function()
     }
     for text, hash in pairs(vectors) do
       assert.equal(hash, core.checksum(text))
+      assert.equal(hash, core.checksum(text:sub(1, 2), text:sub(3)))
+      assert.equal(hash, ("%016x"):format(core.hash(text)))
       local scan = core.scan()
       for char in text:gmatch "." do scan:add(char) end
       assert.equal(hash, (scan:result()))
@@ -46,13 +47,32 @@ describe("sluice.core.file", function()
   it("appends, reads, cuts and syncs", function()
     support.with_file("one", function(path)
       local file <close> = assert(core.open(path, "append"))
-      assert.is_true(file:write " two")
+      assert.is_true(file:write(" ", "tw", "o"))
       assert.same({ "one two", "two" }, { file:read(100, 0), file:read(3, 4) })
       assert.is_nil(file:read(10, 7))
       assert.is_true(file:truncate(3))
       assert.is_true(file:sync())
       local size, is_regular, identity = file:stat()
       assert.same({ 3, true, "string" }, { size, is_regular, type(identity) })
+    end)
+  end)
+
+  it("takes more while a sync waits for the disk", function()
+    support.with_file("", function(path)
+      local file <close> = assert(core.open(path, "append"))
+      local job = task.spawn(file.sync, file)
+      task.sleep(0)
+      assert.equal("waiting", job:status())
+      assert.is_true(file:write "more")
+      assert.equal("more", file:read(10, 0))
+      assert.has_error(function() file:sync() end)
+      assert.is_true(job:join())
+      assert.is_true(file:sync())
+      job = task.spawn(file.sync, file) -- cancelled, its thread goes on
+      task.sleep(0)
+      job:cancel()
+      assert.is_false((pcall(job.join, job)))
+      assert.is_true(file:sync())
     end)
   end)
 
@@ -223,16 +243,18 @@ describe("the window of results", function()
   it("writes them in order, and keeps what comes early", function()
     local written, kept = {}, {}
     local sink = { write = function(_, text) written[#written + 1] = text return true end }
-    local keeper = { keep = function(_, text) kept[#kept + 1] = text return true end }
+    local keeper = { keep = function(_, early) table.move(early, 1, #early, #kept + 1, kept) return true end }
     local results = window.new(sink, keeper, 3, 100, 0)
     for _, each in ipairs { 2, 5, 7 } do results:expect(each) end
     assert.is_false(results:has_room())
     results:put(7, "c")
     results:put(5, "b")
+    assert.is_true(results:flush())
+    assert.is_true(results:flush())
     assert.same({ {}, { "c", "b" }, 2, 0 }, { written, kept, results.held, results.last })
-    table.sort(results:entries())
     assert.equal(2, #results:entries())
     results:put(2, "a")
+    assert.is_true(results:flush())
     assert.same({ { "abc" }, { "c", "b" }, 0, 7 }, { written, kept, results.held, results.last })
     assert.is_true(results:has_room())
   end)
@@ -242,10 +264,12 @@ describe("the window of results", function()
     local results = window.new(sink, nil, 10, 5, 3)
     results:expect(4)
     results:expect(5)
-    assert.is_true(results:put(5, "12345"))
+    results:put(5, "12345")
+    assert.is_true(results:flush())
     assert.is_false(results:has_room())
-    assert.same({ nil, "no" }, { results:put(4, "x") })
-    assert.equal(3, results.last)
+    results:put(4, "x")
+    assert.same({ nil, "no" }, { results:flush() })
+    assert.same({ 3, 2 }, { results.last, results.held })
   end)
 
   it("has a twin that holds nothing", function()
@@ -253,6 +277,7 @@ describe("the window of results", function()
     local results = window.direct { write = function(_, text) written[#written + 1] = text return true end }
     results:expect(1)
     results:put(2, "b")
+    assert.is_true(results:flush())
     assert.same({ { "b" }, 0, 0, 0, {}, true },
       { written, results.held, results.held_bytes, results.last, results:entries(), results:has_room() })
   end)
@@ -271,8 +296,7 @@ describe("the throttle", function()
       assert.is_true(limits.limit >= 5)
       limits:succeeded(1) -- nobody waits: no reason to grow
       task.sleep(1)
-      local response = meta.set({}, { attempts = { { status = 503 }, {} } })
-      assert.equal(1, limits:tries_before(response, task.now()))
+      assert.equal(1, limits:tries_before({ { status = 503 }, {} }, task.now()))
       assert.equal(2, limits.decreases)
       for _ = 1, 9 do
         task.sleep(1)
@@ -345,7 +369,7 @@ describe("the journal", function()
     support.with_file("", function(path)
       local head = { input = { hash = "x" }, order = "input" }
       local book = assert(journal.create(path, head, { next = 1 }, { "a\n" }))
-      assert.is_true(book:keep "b\n")
+      assert.is_true(book:keep { "b\n" })
       assert.is_true(book:add { next = 2 })
       assert.is_true(book:sync())
       assert.is_false(book:is_large())
@@ -372,7 +396,7 @@ describe("the journal", function()
     assert.is_nil(journal.read "/nowhere/x")
     assert.same({ nil, nil }, { journal.read "/nowhere/x" })
     support.with_file("hello\n", function(path) assert.same({ nil, nil }, { journal.read(path) }) end)
-    local function record(letter, text) return letter .. core.checksum(text) .. " " .. text .. "\n" end
+    local function record(letter, text) return letter .. core.checksum(text, "\n") .. " " .. text .. "\n" end
     support.with_file(record("H", '{"version":2}') .. record("C", "{}"), function(path)
       local found, err = journal.read(path)
       assert.is_nil(found)

@@ -56,11 +56,15 @@ local function counts_of(path, word)
   return sum, again
 end
 
-local function sorted(text)
+-- The lines of an output in one form; `order`: put into that of the rows.
+local function normal(text, order)
   local lines = {}
-  for line in text:gmatch "[^\n]+" do lines[#lines + 1] = line end
-  table.sort(lines, function(a, b) return tonumber(a:match "%d+") < tonumber(b:match "%d+") end)
-  return table.concat(lines, "\n") .. "\n"
+  for line in text:gmatch "([^\n]*)\n" do
+    lines[#lines + 1] = json.encode(assert(json.decode(line)), { canonical = true })
+  end
+  local function number_of(line) return tonumber(line:match '"row":(%d+)}$') end
+  if order == "completion" then table.sort(lines, function(a, b) return number_of(a) < number_of(b) end) end
+  return table.concat(lines, "\n")
 end
 
 local function echo(request)
@@ -106,13 +110,13 @@ describe("a batch that is killed", function()
       until result.status == 0
       assert.is_true(kills >= KILLS * 0.9, kills .. " kills")
       local text, wanted = support.read_file(output), support.read_file(folder .. "whole")
-      if order == "completion" then text, wanted = sorted(text), sorted(wanted) end
-      assert.is_true(text == wanted, "the output differs from one of a run that was never killed")
+      local same = normal(text, order) == normal(wanted, order) and #text == #wanted
+      assert.is_true(same, "the output differs from one of a run that was never killed")
       local asked, asked_again = counts_of(log, "asked")
       local _, got_again = counts_of(log, "got")
       assert.equal(ROWS, asked - asked_again)
       assert.is_true(asked_again <= kills * 8, asked_again) -- what was in flight
-      assert.is_true(got_again <= kills, got_again) -- killed between the answer and its line
+      assert.is_true(got_again <= kills * 8, got_again) -- killed between the answer and its line
       local summary, all = json.decode(result.out), json.decode(whole.out)
       assert.same({ all.ok, all.failed, all.errors, all.tokens, true },
         { summary.ok, summary.failed, summary.errors, summary.tokens, summary.complete })

@@ -139,7 +139,7 @@ describe("batch.run", function()
         n = n + 1
         if n <= 3 then return n * 10, '{"n":1}' end
       end },
-      output = { write = function(_, text) lines[#lines + 1] = text return true end },
+      output = { write = function(_, ...) lines[#lines + 1] = table.concat { ... } return true end },
     })
     assert.equal(3, summary.ok)
     local rows = rows_of(table.concat(lines))
@@ -391,6 +391,24 @@ describe("the concurrency of a batch", function()
       assert(batch.run { endpoint = endpoint, input = requests(2), attempts = 1 })
       assert.equal(2, endpoint.asked)
     end)
+  end)
+
+  it("loses nobody where a checkpoint falls between results and their line", function()
+    local endpoint = endpoint_of(function()
+      task.sleep(1) -- as long as from one checkpoint to the next
+      return {}
+    end)
+    for _, order in ipairs { "input", "completion" } do
+      local rows
+      local function run()
+        rows = select(2, run_text(('{"n":1}\n'):rep(16), {
+          order = order, concurrency = 16, endpoint = endpoint,
+        }))
+        return true
+      end
+      assert(task.simulate(function() return task.timeout(60, run) end))
+      assert.equal(16, #rows)
+    end
   end)
 
   it("keeps results in order within its window", function()

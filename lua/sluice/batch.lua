@@ -46,7 +46,7 @@ local TICK <const>, CHECKPOINT <const>, SYNC <const> = 0.1, 1, 10 -- seconds
 
 ---Where results go.
 ---@class sluice.BatchSink
----@field write fun(self: sluice.BatchSink, lines: string): any, sluice.Error? takes whole lines; true, or nil and err. May wait
+---@field write fun(self: sluice.BatchSink, ...: string): any, sluice.Error? takes whole lines, in pieces; true, or nil and err. May wait
 
 local function is_share(value)
   return type(value) == "number" and value >= 0 and value <= 1, "a number from 0 to 1"
@@ -139,7 +139,7 @@ local function begin_without_journal(run, why)
     if output.size > 0 then
       return nil, files.conflict(output.path, "it is not empty, and this run cannot continue it: " .. why)
     end
-    log.info("batch: this run cannot be continued", { because = why })
+    if run.given.journal ~= false then log.info("batch: this run cannot be continued", { because = why }) end
   end
   run.plan = resume.fresh(run.source)
   return true
@@ -212,6 +212,8 @@ end
 
 local function note(run)
   if not run.journal then return true end
+  run.engine:flush() -- what is counted must be in the output
+  if run.engine.failure ~= nil then return true end
   local checkpoint = resume.checkpoint(state_of(run), run.output.size)
   if run.journal:is_large() then return run.journal:rewrite(checkpoint, run.out:entries()) end
   return run.journal:add(checkpoint)
@@ -291,6 +293,7 @@ end
 
 local function finish(run)
   run.group:close()
+  if run.engine.failure == nil then run.engine:flush() end -- what had come when the workers were cancelled
   if run.view then run.view:close(run.engine) end
   local ok, err = save(run)
   local told = summary.of(run)

@@ -45,8 +45,9 @@ local now = task.now
 function engine.new(given)
   local self = {
     open = {}, busy = 0, is_exhausted = false, alive = 0, idle = 0,
-    again = {}, sleeping = 0, todo_at = 1, workers = {}, reading = {},
+    again = {}, sleeping = 0, todo_at = 1, workers = {}, reading = {}, landed = {}, is_flushing = false,
     turn = core.condition "the next row of a batch", ended = core.condition "the end of a batch",
+    flushed = core.condition "the output of a batch",
   }
   for name, value in pairs(given) do self[name] = value end
   for _, each in ipairs(self.todo) do
@@ -89,8 +90,7 @@ local function next_left(self)
     self.todo_at = self.todo_at + 1
     self.out:expect(left.row)
     if left.line then
-      local ok, err = self.out:put(left.row, left.line, true)
-      if not ok then return nil, err end
+      self.out:put(left.row, left.line, true)
     else
       self.reader = self.reader or self.source:another()
       self.reader:seek(left.row, left.offset)
@@ -115,7 +115,8 @@ local function next_row(self, worker)
 end
 
 local function may_go(self)
-  return self.busy + 1 <= self.throttle.limit and now() >= self.throttle.paused_until
+  local limits = self.throttle
+  return self.busy + 1 <= limits.limit and (limits.pauses == 0 or now() >= limits.paused_until)
 end
 
 -- A row that was refused and whose time has come.
@@ -228,31 +229,72 @@ local function is_asked_again(self, number, item, tries, started, err)
   return true
 end
 
-local function result_of(self, number, id, response, err)
-  if self.wants_tables then
-    return { row = number, id = id, response = response, error = response == nil and err or nil }
+local function count_failure(self, err)
+  self.tally:fail(err.kind)
+  if err.attempts then self.tally.retries = self.tally.retries + math.max(#err.attempts - 1, 0) end
+end
+
+local function count_answer(self, response, started)
+  local tally, facts = self.tally, meta.at_hand(response) -- retries and streams have left some
+  tally:succeed(response, now() - started, facts and facts.ttft)
+  if facts and facts.attempts then
+    tally.retries = tally.retries + self.throttle:tries_before(facts.attempts, started)
   end
-  if response == nil then return row.error_line(number, id, err) end
-  local line, problem = row.answer_line(number, id, response)
-  return line, problem
+  self.throttle:succeeded(self.busy)
+end
+
+---Writes the results that have come: then their rows are done. Waits where the output does.
+function methods:flush()
+  local landed, open = self.landed, self.open
+  self.landed = {}
+  local ok, failure = self.out:flush()
+  if not ok then
+    self:fail(failure)
+    return
+  end
+  for index = 1, #landed do open[landed[index]] = nil end
+  self.flushed:broadcast()
+end
+
+-- With so many under way, several results come in one turn of the loop, and one write takes them all.
+local MANY <const> = 8
+
+-- The first of a turn writes for all of them. Nobody takes another row before its result is written: whatever happens
+-- to this process, no more rows are under way than requests.
+local function land(self, number)
+  local landed = self.landed
+  landed[#landed + 1] = number
+  if self.is_flushing then
+    while self.landed == landed or self.writing == landed do self.flushed:wait() end
+    return
+  end
+  self.is_flushing = true
+  if self.busy >= MANY then task.sleep(0) end
+  while #self.landed > 0 do
+    self.writing = self.landed
+    self:flush()
+    self.writing = nil
+  end
+  self.is_flushing = false
 end
 
 local function settle(self, number, id, response, err, started)
-  local entry, problem = result_of(self, number, id, response, err)
-  local ok, failure = self.out:put(number, entry)
-  if not ok then return self:fail(failure) end
-  self.open[number] = nil
-  local tally = self.tally
-  if response ~= nil and not problem then
-    tally:succeed(response, now() - started, meta.get(response).ttft)
-    tally.retries = tally.retries + self.throttle:tries_before(response, started)
-    self.throttle:succeeded(self.busy)
+  local entry, problem
+  if self.wants_tables then
+    entry = { row = number, id = id, response = response, error = response == nil and err or nil }
+  elseif response ~= nil then
+    entry, problem = row.answer_line(number, id, response)
   else
-    err = problem or err
-    tally:fail(err.kind)
-    if err.attempts then tally.retries = tally.retries + math.max(#err.attempts - 1, 0) end
+    entry = row.error_line(number, id, err)
   end
-  local reason = self.rules:broken_by(tally)
+  if response ~= nil and not problem then
+    count_answer(self, response, started)
+  else
+    count_failure(self, problem or err)
+  end
+  self.out:put(number, entry)
+  land(self, number)
+  local reason = self.rules.is_needed and self.rules:broken_by(self.tally)
   if reason then self:stop(reason) end
 end
 

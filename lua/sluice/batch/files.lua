@@ -89,24 +89,27 @@ local function failed(self, reason, number)
 end
 
 -- A pipe may have to wait in the middle of a line: nobody else writes meanwhile, and nobody cancels it.
-local function write_waiting(self, bytes)
+local function write_waiting(self, ...)
   local _ <close> = self._lock:acquire()
-  return require("sluice.task").shield(self._handle.write, self._handle, bytes)
+  return require("sluice.task").shield(self._handle.write, self._handle, ...)
 end
 
 ---Appends all of it or nothing. Waits only where the file is a pipe.
----@param bytes string
+---@param a string
+---@param b? string
+---@param c? string
 ---@return boolean? written
 ---@return sluice.Error? err
-function methods:write(bytes)
+function methods:write(a, b, c)
   local ok, reason, number
+  b, c = b or "", c or ""
   if self._lock then
-    ok, reason, number = write_waiting(self, bytes)
+    ok, reason, number = write_waiting(self, a, b, c)
   else
-    ok, reason, number = self._handle:write(bytes)
+    ok, reason, number = self._handle:write(a, b, c)
   end
   if ok then
-    self.size = self.size + #bytes
+    self.size = self.size + #a + #b + #c
     return true
   end
   if self.is_regular then self._handle:truncate(self.size) end

@@ -22,13 +22,14 @@ local COMPACT_AT <const> = 8 << 20 -- bytes; below that writing it anew costs mo
 local methods = {}
 local metatable = { __name = "sluice.batch.journal", __index = methods }
 
-local function record(letter, text)
-  return letter .. core.checksum(text) .. " " .. text .. "\n"
+-- `line` ends with its newline.
+local function record(letter, line)
+  return letter .. core.checksum(line) .. " ", line
 end
 
 local function parse(line)
   local letter, checksum, text = line:match "^([HCR])(%x+) (.*)$"
-  if not letter or core.checksum(text) ~= checksum then return nil end
+  if not letter or core.checksum(text, "\n") ~= checksum then return nil end
   return letter, text
 end
 
@@ -99,11 +100,13 @@ function journal.create(path, head, checkpoint, results)
 end
 
 local function content(head, checkpoint, results)
-  local parts = {
-    record("H", json.encode { version = VERSION, input = head.input, order = head.order }),
-    record("C", json.encode(checkpoint)),
-  }
-  for index, line in ipairs(results) do parts[index + 2] = record("R", line:sub(1, -2)) end
+  local parts = {}
+  local function add(letter, line)
+    parts[#parts + 1], parts[#parts + 2] = record(letter, line)
+  end
+  add("H", json.encode { version = VERSION, input = head.input, order = head.order } .. "\n")
+  add("C", json.encode(checkpoint) .. "\n")
+  for _, line in ipairs(results) do add("R", line) end
   return table.concat(parts)
 end
 
@@ -134,12 +137,15 @@ function methods:rewrite(checkpoint, results)
   return true
 end
 
----Keeps a result that is not in the output yet.
----@param line string
+---Keeps results that are not in the output yet.
+---@param results string[] lines
 ---@return boolean? ok
 ---@return sluice.Error? err
-function methods:keep(line)
-  return self._file:write(record("R", line:sub(1, -2)))
+function methods:keep(results)
+  if #results == 1 then return self._file:write(record("R", results[1])) end
+  local parts = {}
+  for index, line in ipairs(results) do parts[2 * index - 1], parts[2 * index] = record("R", line) end
+  return self._file:write(table.concat(parts))
 end
 
 ---Adds a checkpoint.
@@ -147,7 +153,7 @@ end
 ---@return boolean? ok
 ---@return sluice.Error? err
 function methods:add(checkpoint)
-  return self._file:write(record("C", json.encode(checkpoint)))
+  return self._file:write(record("C", json.encode(checkpoint) .. "\n"))
 end
 
 ---Whether it has grown enough to be written anew.

@@ -7,14 +7,16 @@ local json = require "sluice.json"
 local row = {}
 
 local NULL <const> = json.null
-local SORTED <const> = { canonical = true } -- the same answers give the same bytes
 
 local function malformed(number, message, cause)
   return errors.new("MalformedRow", { message = ("row %d %s"):format(number, message), cause = cause })
 end
 
+local ARRAY <const> = json.array_mt
+local getmetatable, type = getmetatable, type
+
 local function is_object(value)
-  return type(value) == "table" and not json.is_array(value)
+  return type(value) == "table" and getmetatable(value) ~= ARRAY
 end
 
 -- A line of OpenAI's batch files: { custom_id, method, url, body }.
@@ -28,29 +30,26 @@ local function open_envelope(number, value)
 end
 
 local function is_envelope(value)
-  return value.body ~= nil and (value.custom_id ~= nil or value.url ~= nil or value.method ~= nil)
+  return value.custom_id ~= nil or value.url ~= nil or value.method ~= nil
 end
 
--- The request without the names that are ours.
-local function without_id(value, is_own)
-  if value.id == nil and value.custom_id == nil then return value end
-  local request = value
-  if not is_own then
-    request = {}
-    for name, each in next, value do request[name] = each end
-  end
-  request.id, request.custom_id = nil, nil
-  return request
+local function copy_of(value)
+  local copy = {}
+  for name, each in next, value do copy[name] = each end
+  return copy
 end
 
+-- The names that are ours are taken out of the request: of the caller's own table in a copy.
 local function of_object(number, value, is_own)
-  local id = value.custom_id
-  if id == nil then id = value.id end
-  if is_envelope(value) then
+  local custom, id = value.custom_id, value.id
+  if custom == nil and id == nil and value.body == nil then return value end
+  if value.body ~= nil and is_envelope(value) then
     local request, err = open_envelope(number, value)
-    return request, id, err
+    return request, custom ~= nil and custom or id, err
   end
-  return without_id(value, is_own), id
+  if not is_own then value = copy_of(value) end
+  value.id, value.custom_id = nil, nil
+  return value, custom ~= nil and custom or id
 end
 
 ---Reads a row: a line of JSON, or a table as it would stand there.
@@ -73,7 +72,8 @@ end
 
 local function encode_id(id)
   if id == nil then return "null" end
-  local ok, text = pcall(json.encode, id, SORTED)
+  if math.type(id) == "integer" then return tostring(id) end
+  local ok, text = pcall(json.encode, id)
   return ok and text or "null"
 end
 
@@ -83,8 +83,8 @@ end
 ---@param err sluice.Error
 ---@return string
 function row.error_line(number, id, err)
-  local text = json.encode(errors.to_table(err), SORTED)
-  return ('{"row":%d,"id":%s,"error":%s}\n'):format(number, encode_id(id), text)
+  local text = json.encode(errors.to_table(err))
+  return '{"row":' .. number .. ',"id":' .. encode_id(id) .. ',"error":' .. text .. "}\n"
 end
 
 ---The line of an answer.
@@ -94,7 +94,7 @@ end
 ---@return string line
 ---@return sluice.Error? err of an answer that JSON cannot hold: then the line tells that
 function row.answer_line(number, id, response)
-  local ok, text = pcall(json.encode, response, SORTED)
+  local ok, text = pcall(json.encode, response)
   if ok then return '{"row":' .. number .. ',"id":' .. encode_id(id) .. ',"response":' .. text .. "}\n" end
   local err = errors.new("EndpointRaised", { message = "an answer that is no JSON: " .. tostring(text) })
   return row.error_line(number, id, err), err

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- When a batch stops before its end, and which ids came twice.
 
+local core = require "sluice.core.file"
 local log = require "sluice.log"
 
 local rules = {}
@@ -10,6 +11,7 @@ local MOST_IDS <const> = 50000 -- ids that are remembered, as many as a batch fi
 
 ---@class sluice.batch.Rules
 ---@field duplicate_ids integer
+---@field is_needed any whether there is a rule
 local methods = {}
 local metatable = { __name = "sluice.batch.rules", __index = methods }
 
@@ -21,7 +23,7 @@ function rules.new(given, tally)
   return setmetatable({
     duplicate_ids = 0,
     _max_failures = given.max_failures, _max_share = given.max_failure_share, _max_tokens = given.max_tokens,
-    _is_needed = given.max_failures or given.max_failure_share or given.max_tokens,
+    is_needed = given.max_failures or given.max_failure_share or given.max_tokens or false,
     _ok = tally.ok, _failed = tally.failed, _tokens = tally.tokens,
     _ids = {}, _id_count = 0,
   }, metatable)
@@ -31,7 +33,6 @@ end
 ---@param tally sluice.batch.Tally
 ---@return string?
 function methods:broken_by(tally)
-  if not self._is_needed then return nil end
   local failed = tally.failed - self._failed
   if self._max_failures and failed >= self._max_failures then return "max_failures" end
   local rows = failed + tally.ok - self._ok
@@ -41,12 +42,18 @@ function methods:broken_by(tally)
   return nil
 end
 
+-- Numbers are no work for the collector, as texts would be.
+local function key_of(id)
+  if type(id) == "string" then return core.hash(id) end
+  return math.type(id) == "integer" and core.hash(tostring(id)) or nil
+end
+
 ---Hears of the id of a row; logs the first one that comes twice.
 ---@param id any
 ---@param number integer
 function methods:note_id(id, number)
-  local ids = self._ids
-  local before = ids[id]
+  local ids, key = self._ids, key_of(id)
+  local before = key and ids[key]
   if before then
     self.duplicate_ids = self.duplicate_ids + 1
     if self.duplicate_ids == 1 then
@@ -54,8 +61,8 @@ function methods:note_id(id, number)
         id = id, row = number, before = before,
       })
     end
-  elseif self._id_count < MOST_IDS and (type(id) == "string" or type(id) == "number") then
-    ids[id], self._id_count = number, self._id_count + 1
+  elseif key and self._id_count < MOST_IDS then
+    ids[key], self._id_count = number, self._id_count + 1
   end
 end
 

@@ -6,6 +6,8 @@ local usage = require "sluice.limit.usage"
 
 local tally = {}
 
+local math_type = math.type
+
 ---@class sluice.batch.Tally
 ---@field ok integer rows with an answer
 ---@field failed integer rows with an error
@@ -28,8 +30,14 @@ function tally.new(saved)
   }, metatable)
 end
 
+-- The form that nearly all answers have is read at once.
 local function add_tokens(self, response)
-  local total, output = usage.of(response)
+  local told = type(response) == "table" and response.usage
+  if type(told) ~= "table" then return end
+  local total, output = told.total_tokens, told.completion_tokens
+  if math_type(total) ~= "integer" or math_type(output) ~= "integer" then
+    total, output = usage.of(response)
+  end
   if total then self.tokens = self.tokens + total end
   if output then self.output_tokens = self.output_tokens + output end
 end

@@ -3,7 +3,6 @@
 -- asks for a pause.
 
 local errors = require "sluice.errors"
-local meta = require "sluice.meta"
 local task = require "sluice.task"
 
 local throttle = {}
@@ -64,13 +63,11 @@ function methods:pause(seconds)
   return true
 end
 
----Hears of an answer whose endpoint may have tried several times: an overload that it saw and waited for counts.
----@param response table
+---Hears of an answer that its endpoint got after several tries: an overload that it saw and waited for counts.
+---@param attempts sluice.Attempt[]
 ---@param started number
 ---@return integer tries beyond the first
-function methods:tries_before(response, started)
-  local attempts = meta.get(response).attempts
-  if not attempts then return 0 end
+function methods:tries_before(attempts, started)
   for _, attempt in ipairs(attempts) do
     if attempt.status == 429 or attempt.status == 503 then
       self:overloaded(started)

@@ -3,6 +3,16 @@
 
 local window = {}
 
+-- Lines are written as one piece, other results each by itself.
+local function write_all(sink, due)
+  if type(due[1]) == "string" then return sink:write(#due == 1 and due[1] or table.concat(due)) end
+  for _, result in ipairs(due) do
+    local ok, err = sink:write(result)
+    if not ok then return nil, err end
+  end
+  return true
+end
+
 ---@class sluice.batch.Window
 ---@field held integer how many results wait for their turn
 ---@field held_bytes integer
@@ -21,7 +31,7 @@ function window.new(sink, journal, rows, bytes, last)
   return setmetatable({
     held = 0, held_bytes = 0, last = last,
     _sink = sink, _journal = journal, _rows = rows, _bytes = bytes,
-    _queue = {}, _first = 1, _last = 0, _entries = {}, _is_writing = false,
+    _queue = {}, _first = 1, _last = 0, _entries = {}, _fresh = {},
   }, metatable)
 end
 
@@ -42,59 +52,59 @@ local function size_of(entry)
   return type(entry) == "string" and #entry or 0
 end
 
-local function pop(self)
-  local row = self._queue[self._first]
-  local entry = self._entries[row]
-  if entry == nil then return nil end
-  self._queue[self._first], self._entries[row] = nil, nil
-  self._first, self.held, self.held_bytes = self._first + 1, self.held - 1, self.held_bytes - size_of(entry)
-  return entry, row
-end
-
--- Lines that are due are written as one piece.
-local MOST_AT_ONCE <const> = 256
-
-local function pop_due(self)
-  local first, last = pop(self)
-  if type(first) ~= "string" then return first, last end
-  local due = { first }
-  while #due < MOST_AT_ONCE do
-    local entry, row = pop(self)
-    if not entry then break end
-    due[#due + 1], last = entry, row
-  end
-  return #due == 1 and first or table.concat(due), last
-end
-
--- A sink may wait: then others leave what they have to the one that writes.
-local function write_due(self)
-  if self._is_writing then return true end
-  self._is_writing = true
-  local entry, row = pop_due(self)
-  local ok, err = true, nil
-  while ok and entry ~= nil do
-    ok, err = self._sink:write(entry)
-    if ok then
-      self.last = row
-      entry, row = pop_due(self)
-    end
-  end
-  self._is_writing = false
-  return ok, err
-end
-
----Takes the result of a row, and writes all that is due.
+---Takes the result of a row; flush() writes it.
 ---@param row integer
----@param entry any
+---@param entry any a line, or a whole result
 ---@param is_kept? boolean whether the journal has it already
----@return boolean? ok
----@return sluice.Error? err
 function methods:put(row, entry, is_kept)
   self._entries[row] = entry
   self.held, self.held_bytes = self.held + 1, self.held_bytes + size_of(entry)
-  if self._queue[self._first] == row then return write_due(self) end
-  if is_kept or not self._journal then return true end
-  return self._journal:keep(entry)
+  if self._journal and not is_kept then self._fresh[#self._fresh + 1] = row end
+end
+
+-- The results whose turn it is, and the last row of them; they stay where they are until they are written.
+local function due_of(self)
+  local due, at = {}, self._first
+  local entry = self._entries[self._queue[at]]
+  while entry ~= nil do
+    due[#due + 1], at = entry, at + 1
+    entry = self._entries[self._queue[at]]
+  end
+  return due, at - 1
+end
+
+local function take_off(self, last)
+  for at = self._first, last do
+    local row = self._queue[at]
+    local entry = self._entries[row]
+    self._queue[at], self._entries[row] = nil, nil
+    self.held, self.held_bytes, self.last = self.held - 1, self.held_bytes - size_of(entry), row
+  end
+  self._first = last + 1
+end
+
+-- What has come since the last flush and still waits for its turn.
+local function keep_fresh(self)
+  local early = {}
+  for index, row in ipairs(self._fresh) do
+    early[#early + 1] = self._entries[row]
+    self._fresh[index] = nil
+  end
+  if #early == 0 then return true end
+  return self._journal:keep(early)
+end
+
+---Writes what is due, and keeps the rest in the journal. May wait where the sink does; one at a time.
+---@return boolean? ok
+---@return sluice.Error? err
+function methods:flush()
+  local due, last = due_of(self)
+  if #due > 0 then
+    local ok, err = write_all(self._sink, due)
+    if not ok then return nil, err end
+    take_off(self, last)
+  end
+  return keep_fresh(self)
 end
 
 ---What is held, for a new journal.
@@ -118,7 +128,7 @@ local direct_metatable = { __name = "sluice.batch.direct", __index = direct_meth
 ---@param sink { write: fun(self: any, entry: any): any, any }
 ---@return sluice.batch.Direct
 function window.direct(sink)
-  return setmetatable({ held = 0, held_bytes = 0, last = 0, _sink = sink }, direct_metatable)
+  return setmetatable({ held = 0, held_bytes = 0, last = 0, _sink = sink, _due = {} }, direct_metatable)
 end
 
 ---Always.
@@ -128,12 +138,22 @@ function direct_methods.has_room() return true end
 ---Nothing to do.
 function direct_methods.expect() end
 
----Writes the result.
+---Takes a result.
 ---@param _ integer
 ---@param entry any
+function direct_methods:put(_, entry)
+  self._due[#self._due + 1] = entry
+end
+
+---Writes what has come.
 ---@return boolean? ok
 ---@return sluice.Error? err
-function direct_methods:put(_, entry) return self._sink:write(entry) end
+function direct_methods:flush()
+  local due = self._due
+  if #due == 0 then return true end
+  self._due = {}
+  return write_all(self._sink, due)
+end
 
 ---Nothing is held.
 ---@return string[]

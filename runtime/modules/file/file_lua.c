@@ -120,7 +120,6 @@ static file_box *check_handle(lua_State *L)
 {
     file_box *box = luaL_checkudata(L, 1, file_type);
     luaL_argcheck(L, box->file.fd >= 0, 1, "the file is closed");
-    luaL_argcheck(L, !box->waiter, 1, "another task waits for the file");
     return box;
 }
 
@@ -148,6 +147,7 @@ static void cancel_handle_wait(sl_task *task, void *object)
 static int file_wait(lua_State *L, file_box *box, int fd, unsigned events, const char *what,
                      lua_KContext ctx, lua_KFunction k)
 {
+    luaL_argcheck(L, !box->waiter, 1, "another task waits for the file");
     sl_require_real_time(L, what);
     sl_wait_check(L);
     box->io = (sl_io){.fd = fd, .on_ready = on_file_ready};
@@ -253,12 +253,36 @@ static int k_handle_write(lua_State *L, int status, lua_KContext ctx)
     return push_written(L, 0, done);
 }
 
-/* file:write(bytes) -> true | nil, text, errno, written; waits where a pipe is full */
+/* The strings from index 2 on, one after another, in the chunk; NULL where it cannot hold them. */
+static const char *gather(lua_State *L, file_box *box, size_t *total)
+{
+    *total = 0;
+    if (!box->chunk)
+        box->chunk = sl_alloc(box->core, FILE_CHUNK);
+    for (int i = 2, top = lua_gettop(L); i <= top && box->chunk; i++) {
+        size_t length;
+        const char *bytes = luaL_checklstring(L, i, &length);
+        if (length > FILE_CHUNK - *total)
+            return NULL;
+        memcpy(box->chunk + *total, bytes, length);
+        *total += length;
+    }
+    return box->chunk;
+}
+
+/* file:write(bytes...) -> true | nil, text, errno, written; waits where a pipe is full */
 static int l_handle_write(lua_State *L)
 {
     file_box *box = check_handle(L);
     size_t length, written;
     const char *bytes = luaL_checklstring(L, 2, &length);
+    if (lua_gettop(L) > 2) {
+        bytes = gather(L, box, &length);
+        if (!bytes || !box->file.is_regular) {
+            lua_concat(L, lua_gettop(L) - 1);
+            bytes = lua_tolstring(L, 2, &length);
+        }
+    }
     if (!box->file.is_regular)
         return k_handle_write(L, LUA_OK, 0);
     int failure = sl_file_write(&box->file, bytes, length, &written);
@@ -284,13 +308,15 @@ static int k_handle_sync(lua_State *L, int status, lua_KContext ctx)
 
 /*
  * file:sync() -> true | nil, text, errno
- * Waits until what was written is on the disk; the loop runs on. A pipe has nothing to sync.
+ * Waits until what was written is on the disk; the loop runs on, and more may be written meanwhile.
+ * A pipe has nothing to sync.
  */
 static int l_handle_sync(lua_State *L)
 {
     file_box *box = check_handle(L);
     if (!box->file.is_regular)
         return push_written(L, 0, 0);
+    luaL_argcheck(L, !box->waiter, 1, "another task waits for the file");
     sl_require_real_time(L, "file:sync");
     sl_wait_check(L);
     if (box->file.is_syncing)
@@ -388,23 +414,35 @@ static int l_handle_scan(lua_State *L)
     return 1;
 }
 
-/* checksum(bytes) -> 16 hexadecimal digits */
-static int l_handle_checksum(lua_State *L)
+static uint64_t hash_arguments(lua_State *L)
 {
-    size_t length;
-    const char *bytes = luaL_checklstring(L, 1, &length);
     sl_hash hash;
     sl_hash_init(&hash);
-    sl_hash_add(&hash, bytes, length);
-    return push_hash(L, sl_hash_value(&hash));
+    for (int i = 1, top = lua_gettop(L); i <= top; i++) {
+        size_t length;
+        const char *bytes = luaL_checklstring(L, i, &length);
+        sl_hash_add(&hash, bytes, length);
+    }
+    return sl_hash_value(&hash);
+}
+
+/* checksum(bytes...) -> 16 hexadecimal digits */
+static int l_hash_checksum(lua_State *L)
+{
+    return push_hash(L, hash_arguments(L));
+}
+
+/* hash(bytes...) -> the same as an integer */
+static int l_hash_number(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)hash_arguments(L));
+    return 1;
 }
 
 static const luaL_Reg file_functions[] = {
-    {"open", l_handle_open},
-    {"standard", l_handle_standard},
-    {"checksum", l_handle_checksum},
-    {"scan", l_scan_new},
-    {NULL, NULL},
+    {"open", l_handle_open},       {"standard", l_handle_standard},
+    {"checksum", l_hash_checksum}, {"hash", l_hash_number},
+    {"scan", l_scan_new},          {NULL, NULL},
 };
 
 static const luaL_Reg file_methods[] = {
