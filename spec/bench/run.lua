@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
 -- The bench: one table of figures, as ratios against peers in the same run. docs/bench.md reads it.
 --
---     sluice spec/bench/run.lua [--rounds=N] [--seconds=S] [NAME...]
+--     sluice spec/bench/run.lua [--rounds=N] [--seconds=S] [--rows=N] [NAME...]
+--
+-- --rows: of a batch
 
 local here <const> = arg[0]:match "^(.*/)" or "./"
 package.path = here .. "?.lua;" .. package.path
@@ -11,7 +13,7 @@ local process = require "process"
 
 -- What the command line may name; each file returns an array of figures.
 local FILES <const> = { "start", "repl", "tasks", "codec", "sse", "streams", "retry", "cache", "chat", "http",
-  "server", "server_stream", "gateway", "redis", "pump" }
+  "server", "server_stream", "gateway", "redis", "batch", "pump" }
 
 local is_file = {}
 for _, name in ipairs(FILES) do is_file[name] = true end
@@ -26,10 +28,11 @@ local function read_arguments()
   local wanted = {}
   for _, word in ipairs(arg) do
     local name, value = word:match "^%-%-(%a+)=([%d.]+)$"
-    if name == "rounds" or name == "seconds" then
+    if name == "rounds" or name == "seconds" or name == "rows" then
       bench[name] = assert(tonumber(value))
     elseif not is_file[word] then
-      error(("%s is none of %s, --rounds=N, --seconds=S"):format(word, table.concat(FILES, ", ")), 0)
+      local names = table.concat(FILES, ", ")
+      error(("%s is none of %s, --rounds=N, --seconds=S, --rows=N"):format(word, names), 0)
     else
       wanted[#wanted + 1] = word
     end
