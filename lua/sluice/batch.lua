@@ -313,17 +313,22 @@ local closing = {
   end,
 }
 
+local function new_view(run)
+  local bar, source = run.given.progress, run.source
+  if not run.total and source.identify then
+    local _, rows = source:identify()
+    run.total = math.type(rows) and rows or nil
+  end
+  return require("sluice.batch.view").new {
+    bar = type(bar) == "table" and bar or nil, total = run.total,
+    done = run.resumed, tokens = run.tokens_before,
+  }
+end
+
 local function execute(run)
-  local given = run.given
   run.group = task.group()
   run.engine = new_engine(run)
-  if given.progress then
-    local tally = run.plan.tally
-    run.view = require("sluice.batch.view").new {
-      bar = type(given.progress) == "table" and given.progress or nil,
-      total = run.total, done = tally.ok + tally.failed, tokens = tally.tokens,
-    }
-  end
+  if run.given.progress then run.view = new_view(run) end
   start(run)
   wait(run)
   local told, err = task.shield(finish, run)

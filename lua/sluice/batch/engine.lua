@@ -66,11 +66,21 @@ function methods:stop(reason)
   for worker in next, self.reading do worker.task:cancel(reason) end
 end
 
+local function retire(self, worker)
+  self.workers[worker], self.reading[worker] = nil, nil
+  self.alive = self.alive - 1
+  if self.alive == 0 then self.ended:broadcast() end
+end
+
+-- A task that is cancelled before it runs never does.
 ---Starts nothing more, and gives up what runs.
 ---@param reason string
 function methods:cancel(reason)
   self:stop(reason)
-  for worker in next, self.workers do worker.task:cancel(reason) end
+  for worker in next, self.workers do
+    if not worker.has_begun then retire(self, worker) end
+    worker.task:cancel(reason)
+  end
 end
 
 ---Ends it all because of an err, or of what was raised.
@@ -323,11 +333,12 @@ local function loop(self, worker)
 end
 
 local function work(self, worker)
+  if not self.workers[worker] then return end
+  worker.has_begun = true
   local ok, raised = pcall(loop, self, worker)
-  self.workers[worker], self.reading[worker] = nil, nil
-  self.alive = self.alive - 1
-  if not ok and not self.stopped then self:fail(raised) end
-  if self.alive == 0 then self.ended:broadcast() end
+  local is_cancelled = not ok and errors.is(raised) and raised.kind == "TaskCancelled"
+  if not ok and not (self.stopped and is_cancelled) then self:fail(raised) end
+  retire(self, worker)
 end
 
 ---Starts as many workers as the limit allows.

@@ -42,7 +42,7 @@ function methods:show(engine)
   local tokens = tally.tokens - self._tokens
   self._bar:set {
     done = tally.ok + tally.failed, ok = tally.ok, failed = tally.failed,
-    ["at once"] = ("%d/%d"):format(engine.busy, throttle.limit // 1),
+    ["at once"] = engine.alive > 0 and ("%d/%d"):format(engine.busy, throttle.limit // 1) or false,
     ["tokens/s"] = tokens > 0 and seconds > 0 and ("%.0f"):format(tokens / seconds) or false,
     retried = tally.retries > 0 and ("%d"):format(tally.retries) or false,
     paused = pause_text(throttle),
