@@ -129,7 +129,8 @@ describe("the input of a batch", function()
         local function query(_, request) sluice.task.sleep(0.01) return request end
         local summary = assert(sluice.batch.run {
           input = "-", output = "-", concurrency = 2, endpoint = { query = query } })
-        io.stderr:write(summary.rows, " ", tostring(summary.complete), " ", tostring(summary.resumable), "\n")]]
+        local complete, resumable = tostring(summary.complete), tostring(summary.resumable)
+        io.stderr:write(summary.rows, " ", complete, " ", resumable, "\n")]]
       local rows = "for i in 1 2 3 4 5; do echo '{\"n\":'$i'}'; sleep 0.02; done"
       local result = support.shell(("%s | %s -e %s"):format(rows, binary, support.quote(chunk)))
       assert.equal("5 true false\n", result.err)

@@ -316,6 +316,22 @@ describe("a batch stops early", function()
     end)
   end)
 
+  it("also where the endpoint never waits", function()
+    local endpoint = endpoint_of(function() return {} end)
+    local n = 0
+    local summary
+    local job = task.spawn(function()
+      summary = batch.run { endpoint = endpoint, input = function()
+        n = n + 1
+        return {}
+      end, output = function() end }
+    end)
+    task.sleep(0.01)
+    job:cancel "interrupted"
+    job:join()
+    assert.same({ "interrupted", n, n }, { summary.stopped, summary.ok, endpoint.asked })
+  end)
+
   it("at once when its task is cancelled or out of time", function()
     task.simulate(function()
       local endpoint = endpoint_of(function()

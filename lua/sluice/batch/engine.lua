@@ -321,12 +321,17 @@ end
 
 -- ---- workers ----
 
+-- An endpoint that never waits, a cache say, must not keep the others from being heard.
+local MOST_IN_A_ROW <const> = 32
+
 local function loop(self, worker)
+  local count = 0
   while true do
     local number, item, tries = take(self, worker)
     if not number then return end
     work_on(self, number, item, tries)
-    self.busy = self.busy - 1
+    self.busy, count = self.busy - 1, count + 1
+    if count % MOST_IN_A_ROW == 0 then task.sleep(0) end
     if self.idle > 0 then wake(self) end
     if self.alive < self.throttle.limit // 1 then self:grow() end
   end
