@@ -7,6 +7,7 @@
 ---@field web sluice.web web apps
 ---@field json sluice.json the JSON codec
 ---@field log sluice.log log lines
+---@field metrics sluice.metrics counters, gauges and histograms, and their page for Prometheus
 ---@field retry sluice.retry policies of trying again
 ---@field layers sluice.layers what goes around an endpoint
 ---@field cache sluice.cache caches, and the key of a request
@@ -43,7 +44,7 @@ local functions = {
 local modules = {
   task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, cache = true,
   errors = true, progress = true, sse = true, stream = true, headers = true, response = true,
-  transports = true, redis = true, batch = true,
+  transports = true, redis = true, batch = true, metrics = true,
 }
 
 local function unknown(name)
