@@ -34,8 +34,6 @@ enum {
     HEIGHT = 540,
     FRAME_US = 16667,
     BUDGET_US = 2000,
-    /** A script that never waits does not hold up the game: 0.2 s. */
-    LOADING_PUMPS = 100,
     /** What --measure calls too long; because of sluice where sluice took more than the slack. */
     LONG_FRAME_US = 20000,
     /** The font's 8 x 8 points are drawn twice as large. */
@@ -370,14 +368,12 @@ static int start_talk(game *self, const char *path)
     if (!script)
         return -1;
     snprintf(name, sizeof name, "@%s", path);
-    int failed = sluice_new(&self->sluice, &options) < 0 ||
+    /* While the game loads, so do the modules and the libraries of the network. */
+    int failed = sluice_new(&self->sluice, &options) < 0 || sluice_warm_up(self->sluice) < 0 ||
                  sluice_register(self->sluice, "say", say, NULL, self) < 0 ||
                  sluice_register(self->sluice, "think", think, NULL, self) < 0 ||
                  sluice_spawn(self->sluice, name, script, len, on_end, self) < 0;
     SDL_free(script);
-    /* While the game loads, so do modules and libraries: until the script waits for an answer. */
-    for (int i = 0; !failed && i < LOADING_PUMPS && sluice_pump(self->sluice, BUDGET_US) > 0; i++)
-        ;
     return failed ? -1 : 0;
 }
 
