@@ -18,6 +18,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 WITHOUT ?=
 # What `make test` runs.
 SPECS ?= spec
+RUN_SPECS = $(if $(filter-out spec,$(SPECS)),spec/run.lua $(SPECS),spec/all.lua)
 
 # ---- nothing below needs changing ----
 PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-openssl-dev libssl-dev \
@@ -145,7 +146,7 @@ demo: deps
 test: deps-test node-packages
 	@echo 'building $(BUILD)' >&2
 	@$(MAKE) --no-print-directory -s -j$(JOBS) all examples
-	@SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(CFLAGS)' SLUICE_LIBS='$(LIBS)' $(BUILD)/sluice spec/run.lua $(SPECS)
+	@SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(CFLAGS)' SLUICE_LIBS='$(LIBS)' $(BUILD)/sluice $(RUN_SPECS)
 
 ASAN_CFLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
@@ -156,7 +157,7 @@ asan: deps-test node-packages
 	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  LSAN_OPTIONS=suppressions=spec/lsan.supp:print_suppressions=0 \
 	  SLUICE_SLOW=1 SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(ASAN_CFLAGS)' SLUICE_LIBS='$(LIBS)' \
-	  $(BUILD)/asan/sluice spec/run.lua $(SPECS)
+	  $(BUILD)/asan/sluice $(RUN_SPECS)
 
 lint: deps-lint
 	@CC='$(CC)' LUA='$(LUA)' tools/lint.sh '$(OWN_CFLAGS) $(WARNINGS) $(INCLUDES)' $(SOURCES) $(HOST_SOURCES)
