@@ -86,7 +86,14 @@ local function portkey(bench)
   end
 end
 
-local GATEWAYS <const> = { { "sluice", ours }, { "FastAPI and httpx", fastapi }, { "Portkey", portkey } }
+-- No gateway: it reads no JSON and has no policy. What is left to reach.
+local function pass_on(bench)
+  return function(port, upstream) return nginx.gateway(bench, port, upstream) end
+end
+
+local GATEWAYS <const> = {
+  { "sluice", ours }, { "FastAPI and httpx", fastapi }, { "Portkey", portkey }, { "nginx, proxy_pass", pass_on },
+}
 
 local function start(bench, name, words_of, upstream)
   local port = free_port()

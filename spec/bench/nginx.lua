@@ -75,16 +75,20 @@ function nginx.missing()
   return nil
 end
 
--- Starts one. `values` are the words of CONFIG in capitals.
-local function start(bench, core, probe, values)
-  local port = free_port()
+-- Writes a configuration, and gives the command of it. `values` are the words of CONFIG in capitals.
+local function configure(bench, port, values)
   values.FOLDER, values.PORT = bench.folder, port
   local path = ("%s/%s.conf"):format(bench.folder, values.NAME)
   local file <close> = assert(io.open(path, "w"))
   file:write((CONFIG:gsub("%u%u%u%u+", values)))
-  file:close()
+  return { process.find("nginx", "/usr/sbin/nginx"), "-p", bench.folder, "-c", path }
+end
+
+-- Starts one.
+local function start(bench, core, probe, values)
+  local port = free_port()
+  local words = configure(bench, port, values)
   local log = ("%s/%s.log"):format(bench.folder, values.NAME)
-  local words = { process.find("nginx", "/usr/sbin/nginx"), "-p", bench.folder, "-c", path }
   local server = process.serve(words, log, core)
   server.port = port
   if answers(("http://127.0.0.1:%s%s"):format(port, probe)) then return server end
@@ -107,6 +111,24 @@ function nginx.start(bench, answer, core)
   })
   server.url = ("http://127.0.0.1:%s/v1/chat/completions"):format(server.port)
   return server
+end
+
+---The command of one that passes all on to an upstream, over connections that it keeps.
+---@param bench table
+---@param port string its own
+---@param upstream string the base URL
+---@return string[]
+function nginx.gateway(bench, port, upstream)
+  local host, path = upstream:match "^http://([^/]+)(/.*)$"
+  return configure(bench, port, {
+    NAME = "passes", MODULES = "", SETTINGS = ("upstream behind { server %s; keepalive 128; }"):format(host),
+    LOCATION = ([[location /v1/ {
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+      proxy_pass http://behind%s/;
+    }]]):format(path),
+  })
 end
 
 ---A contestant of chat.lua: nginx's own Lua and sockets as the client. Waits until it is up.
