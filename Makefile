@@ -25,7 +25,7 @@ PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-ope
 	libev-dev lua-cjson-dev libc-ares-dev libedit-dev node-llhttp libhiredis-dev ca-certificates
 PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux redis-server
 # Specs that lack these are pending, with the reason.
-PACKAGES_EXTRA = nginx-light chromium libsdl2-dev xvfb prometheus
+PACKAGES_EXTRA = nginx-light chromium libsdl2-dev xvfb prometheus python3-scipy
 PACKAGES_LINT = $(PACKAGES_BUILD) lua-check clang-format clang-tidy cppcheck
 PACKAGES_FUZZ = $(PACKAGES_BUILD) clang libclang-rt-14-dev
 PACKAGES_BENCH = $(PACKAGES_TEST) nginx-light libnginx-mod-http-lua wrk python3-requests python3-uvicorn \

@@ -15,6 +15,7 @@
 ---@field errors sluice.errors failures as values
 ---@field progress sluice.progress progress bars
 ---@field batch sluice.batch many requests from a file or a table
+---@field statistics sluice.statistics intervals for rates, means and quantiles
 ---@field sse sluice.sse event streams
 ---@field stream sluice.stream answers as they are made
 ---@field redis sluice.redis the Redis client
@@ -44,7 +45,7 @@ local functions = {
 local modules = {
   task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, cache = true,
   errors = true, progress = true, sse = true, stream = true, headers = true, response = true,
-  transports = true, redis = true, batch = true, metrics = true,
+  transports = true, redis = true, batch = true, metrics = true, statistics = true,
 }
 
 local function unknown(name)
