@@ -175,10 +175,14 @@ int sl_core_pump(sl_core *core, int64_t budget)
         /* with nothing but what ends a wait there is nothing to see: that saves the system call */
         if (core->backend->poll && !core->seen && core->ios_open > 1)
             core->backend->poll(core->backend, 0);
+        int64_t begun = core->seen || core->ready.first ? sl_clock_read() : 0;
         /* half of the budget is for the tasks, whatever arrives */
         sl_io_tell(core, budget > 0 ? core->slice_end - budget / 2 : INT64_MAX);
-        sl_clock_fire(&core->real);
+        if (sl_clock_fire(&core->real) > 0 && begun == 0)
+            begun = core->real.now;
         run_ready(core);
+        if (begun != 0)
+            sl_turn_end(core, begun);
         if (!core->ready.first)
             sl_clock_advance(core);
     } while (core->ready.first && !core->interrupt_seen && sl_clock_read() < core->slice_end &&

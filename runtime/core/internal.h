@@ -155,6 +155,11 @@ struct sl_core {
     size_t ios_open;
     /** Those that are ready, in the order in which the loop saw them. */
     sl_io *seen, **seen_end;
+    /** Turns of the loop in which something was to be done, and microseconds they took in all. */
+    uint64_t turns;
+    int64_t busy;
+    /** The longest turn since `lag_since`, and of the window before that. */
+    int64_t lag, lag_before, lag_since;
     sl_clock real;
     /** Simulated clocks that have users. */
     sl_clock *simulated;
@@ -372,6 +377,11 @@ void sl_slice_interrupt(sl_core *core);
 /* require.c */
 /** Replaces the global `require`. */
 void sl_require_install(lua_State *L);
+
+/* stats.c */
+/** Counts a turn of the loop that began then. */
+void sl_turn_end(sl_core *core, int64_t begun);
+int l_core_stats(lua_State *L);
 
 /* tree.c */
 int l_task_tree(lua_State *L);

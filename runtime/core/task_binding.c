@@ -208,6 +208,7 @@ static const luaL_Reg task_functions[] = {
     {"now", l_task_now},
     {"wall", l_task_wall},
     {"tree", l_task_tree},
+    {"stats", l_core_stats},
     {"cancelled", l_task_cancelled},
     {"check", l_task_check},
     {"scope", l_scope_run},
