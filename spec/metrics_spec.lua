@@ -158,7 +158,7 @@ describe("a metric", function()
   end
 
   it("has a name that Prometheus takes", function()
-    for _, name in ipairs { "a-b_total", "1_total", "a b_total", "requests", "a_total\n", "\195\164_total" } do
+    for _, name in ipairs { "a-b_total", "1_total", "a b_total", "requests", "a_total\n", "\195_total" } do
       assert.matches("registry:counter: a", refused("counter", { name = name, help = "A." }))
     end
     assert.matches("ends in _total", refused("gauge", { name = "x_total", help = "A." }))

@@ -563,6 +563,15 @@ function http.warm_up()
   shared_client():warm_up()
 end
 
+local UNUSED <const> = { open = 0, idle = 0, active = 0, waiting = 0 }
+
+---As client:stats, for the client that the whole program shares. Never waits.
+---@return { open: integer, idle: integer, active: integer, waiting: integer }
+function http.stats()
+  if not (shared and shared._engine:is_open()) then return UNUSED end
+  return shared:stats()
+end
+
 ---As client:request, with the client that the whole program shares. Waits.
 ---@param given sluice.HttpRequest
 ---@return sluice.Response? response

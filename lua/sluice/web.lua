@@ -28,6 +28,22 @@ function web.cors(given)
   return middleware
 end
 
+---A handler for the page of a registry's metrics: `app:get("/metrics", web.metrics(registry))`; see sluice.web.observe.
+---@param registry sluice.metrics.Registry
+---@param given? { runtime?: boolean } `runtime`: add the figures of this program to the registry (true)
+---@return fun(request: sluice.web.Request): sluice.web.Result
+function web.metrics(registry, given)
+  local handler = require("sluice.web.observe").metrics(registry, given)
+  return handler
+end
+
+---A handler that tells every task of this program, to callers on the same machine only; see sluice.web.observe.
+---@return fun(request: sluice.web.Request): sluice.web.Result
+function web.tasks()
+  local handler = require("sluice.web.observe").tasks()
+  return handler
+end
+
 ---@class sluice.web.App a set of routes; also a transport
 local methods = {}
 local metatable = { __name = "sluice.web.app", __index = methods }

@@ -202,6 +202,21 @@ local TIMEOUTS = {
   head = "seconds?", body = "seconds?", idle = "seconds?", stall = "seconds?", linger = "seconds?",
 }
 
+-- Those that were not closed, for what asks about all of them.
+local listening = setmetatable({}, { __mode = "k" })
+
+---How many connections all servers have together, and how many of them have a request under way. Never waits.
+---@return integer connections
+---@return integer working
+function servers.counts()
+  local connections, working = 0, 0
+  for server in next, listening do
+    local its, busy = server:counts()
+    connections, working = connections + its, working + busy
+  end
+  return connections, working
+end
+
 ---Starts to serve an app; see app:listen.
 ---@param app sluice.web.App
 ---@param address string
@@ -229,12 +244,14 @@ function servers.listen(app, address, given)
   group:spawn(accept_all, app, listener, group, given.access_log and serve_logged or serve)
   if given.access_log then group:spawn(log_refused, listener) end
   local bound = listener:address()
-  return setmetatable({
+  local server = setmetatable({
     address = bound,
     url = not bound:find("^unix:") and (given.tls and "https://" or "http://") .. bound or nil,
     _listener = listener,
     _group = group,
   }, metatable)
+  listening[server] = true
+  return server
 end
 
 -- What stop() gives running handlers where the caller does not say: seconds.
@@ -265,6 +282,7 @@ end
 ---Closes every connection and cancels the handlers; waits for their ends, even where the caller is
 ---cancelled. Idempotent.
 function methods:close()
+  listening[self] = nil
   self._listener:close()
   task.shield(self._group.close, self._group)
   log_refused(self._listener) -- what came last: a closed listener does not wait
