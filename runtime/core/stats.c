@@ -3,7 +3,8 @@
 #include "internal.h"
 
 enum {
-    /* Microseconds after which a window of the longest turn ends; the one before it still counts. */
+    /* Microseconds after which a window of the longest turn ends; the one before it still counts.
+     */
     LAG_WINDOW = 10000000,
 };
 
