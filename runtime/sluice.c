@@ -46,6 +46,7 @@ int luaopen_sluice_core_http(lua_State *L);
 int luaopen_sluice_core_sse(lua_State *L);
 int luaopen_sluice_core_lru(lua_State *L);
 int luaopen_sluice_core_digest(lua_State *L);
+int luaopen_sluice_core_bundle(lua_State *L);
 #if defined(SLUICE_WITHOUT_SERVER) || defined(SLUICE_WITHOUT_REDIS)
 /** In the place of a module that `make WITHOUT=` left out; require passes its name. */
 static int l_left_out(lua_State *L)
@@ -81,6 +82,7 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.sse", luaopen_sluice_core_sse},
     {"sluice.core.lru", luaopen_sluice_core_lru},
     {"sluice.core.digest", luaopen_sluice_core_digest},
+    {"sluice.core.bundle", luaopen_sluice_core_bundle},
     {"sluice.core.server", luaopen_sluice_core_server},
     {"sluice.core.redis", luaopen_sluice_core_redis},
     {"sluice.core.host", luaopen_sluice_core_host},

@@ -146,8 +146,8 @@ local function check_requires(path, text, is_script)
   end
 end
 
--- The library never prints and never exits; only the command `sluice emulate` is a program.
-local PROGRAM <const> = "lua/sluice/emulator/command.lua"
+-- The library never prints and never exits; only commands, such as `sluice emulate`, are programs.
+local PROGRAM <const> = "lua/sluice/[%w_]+/command%.lua$"
 local FORBIDDEN <const> = { ["os.exit"] = true, ["io.write"] = true, ["io.stdout"] = true }
 
 local function check_output(path, text)
@@ -166,7 +166,7 @@ end
 for _, path in ipairs(files.find(root .. "/lua/sluice", ".lua")) do
   local text = assert(files.read(path))
   check_requires(path, text, false)
-  if path:sub(-#PROGRAM) ~= PROGRAM then check_output(path, text) end
+  if not path:find(PROGRAM) then check_output(path, text) end
 end
 for _, path in ipairs(files.find(root .. "/scripts", ".lua")) do
   check_requires(path, assert(files.read(path)), true)

@@ -16,6 +16,7 @@
 ---@field progress sluice.progress progress bars
 ---@field batch sluice.batch many requests from a file or a table
 ---@field statistics sluice.statistics intervals for rates, means and quantiles
+---@field bundle sluice.bundle the data files of a program that `sluice bundle` made
 ---@field sse sluice.sse event streams
 ---@field stream sluice.stream answers as they are made
 ---@field redis sluice.redis the Redis client
@@ -45,7 +46,7 @@ local functions = {
 local modules = {
   task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, cache = true,
   errors = true, progress = true, sse = true, stream = true, headers = true, response = true,
-  transports = true, redis = true, batch = true, metrics = true, statistics = true,
+  transports = true, redis = true, batch = true, metrics = true, statistics = true, bundle = true,
 }
 
 local function unknown(name)

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The command line of the program `sluice`. Its `...` is the program's argv; it returns the exit
--- status.
+-- The command line of the program `sluice`. Its `...` is where a bundle is behind the program ("" for none), then
+-- the program's argv; it returns the exit status.
 
 local USAGE = [==[
 usage: sluice                            try things out: the REPL
@@ -11,6 +11,9 @@ usage: sluice                            try things out: the REPL
        sluice emulate [--listen HOST:PORT] [--state FILE] [--latency MS]
                       [--deploy-time S] [--upstream URL] [--model FILE.lua] ...
                                           serve the emulator; its address is printed
+       sluice bundle FILE.lua -o APP [--module NAME]... [--path TEMPLATES]...
+                      [--data FILE[=NAME]]...
+                                          make one executable file of a script
        sluice --help | --version
 
 Exit status: 0 done, 1 the script failed, 2 bad usage, 130 interrupted, 143 terminated.
@@ -70,6 +73,18 @@ local function describe(err)
   return (traceback:gsub("\n%s*%[C%]: in function 'error'", ""):gsub("\n%s*%[C%]: in function 'assert'", ""))
 end
 
+---Runs a script to its end; gives the exit status.
+local function run(script, arguments)
+  _G.arg = arguments
+  _G.print = checked_print
+  local ok, failure = xpcall(script, describe, table.unpack(arguments))
+  clear_screen()
+  if ok then return 0 end
+  if type(failure) == "table" then error(failure, 0) end
+  io.stderr:write("sluice: ", failure, "\n")
+  return 1
+end
+
 ---Runs the script at `words[at]` with the words behind it as its arguments.
 local function run_script(words, at)
   local script, reason, status = load_script(words, at)
@@ -81,14 +96,31 @@ local function run_script(words, at)
   local last = words[at] == "-e" and at + 1 or at
   local arguments = {}
   for index = 0, #words do arguments[index - last] = words[index] end
-  _G.arg = arguments
-  _G.print = checked_print
-  local ok, failure = xpcall(script, describe, table.unpack(arguments))
-  clear_screen()
-  if ok then return 0 end
-  if type(failure) == "table" then error(failure, 0) end
-  io.stderr:write("sluice: ", failure, "\n")
-  return 1
+  return run(script, arguments)
+end
+
+-- ---- a bundle ----
+
+---Modules of the bundle, behind those of the library and before those on the disk.
+local function add_bundled(own)
+  table.insert(package.searchers, 3, function(name)
+    local code = own:read("M", name)
+    if not code then return ("no module '%s' in the bundle"):format(name) end
+    return load(code, name, "b"), "bundle:" .. name
+  end)
+end
+
+---Runs the script behind this program; all of `words` are its own.
+local function run_bundle(place, words)
+  local offset, size, checksum = place:match "^(%-?%d+) (%-?%d+) (%-?%d+)$"
+  local own, reason = require("sluice.core.bundle").open(
+    math.tointeger(offset), math.tointeger(size), math.tointeger(checksum))
+  if not own then
+    io.stderr:write(words[0], ": ", reason, "\n")
+    return 1
+  end
+  add_bundled(own)
+  return run(load(own:read("S", own:names("S")[1]), "=script", "b"), words)
 end
 
 -- ---- the REPL ----
@@ -207,6 +239,8 @@ local function main(words)
     return 0
   elseif first == "emulate" then
     return require("sluice.emulator.command").run(table.move(words, 2, #words, 1, {}))
+  elseif first == "bundle" then
+    return require("sluice.bundle.command").run(table.move(words, 2, #words, 1, {}))
   elseif first == "--emulator" then
     return run_with_emulator(words, 2)
   elseif first:sub(1, 1) == "-" and first ~= "-" and first ~= "-e" then
@@ -216,5 +250,7 @@ local function main(words)
 end
 
 local words = { ... }
+local place = table.remove(words, 1)
 words[0] = table.remove(words, 1)
+if place ~= "" then return run_bundle(place, words) end
 return main(words)

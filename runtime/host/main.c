@@ -2,6 +2,7 @@
 /* The program `sluice`: the first host of libsluice, through sluice.h and nothing else. */
 #include "../sluice.h"
 #include "../embedded.h"
+#include "bundle_slot.h"
 #include "console.h"
 
 #include <errno.h>
@@ -163,25 +164,41 @@ static int run_command(sluice *s, outcome *end, console *terminal)
     return task < 0 ? EXIT_SCRIPT_FAILED : run(s, task, end, terminal);
 }
 
+/** The arguments of the command: where the bundle is, then the program's own. NULL without memory.
+ */
+static const char **command_arguments(int argc, char **argv)
+{
+    const char **words = calloc((size_t)argc + 1, sizeof *words);
+    if (!words)
+        return NULL;
+    words[0] = bundle_place_text();
+    for (int i = 0; i < argc; i++)
+        words[i + 1] = argv[i];
+    return words;
+}
+
 int main(int argc, char **argv)
 {
+    const char **words = command_arguments(argc, argv);
     sluice_options options = {
         .size = sizeof options,
         .capabilities = SLUICE_CAN_EVERYTHING,
         .on_log = on_log,
         .on_error = on_error,
-        .argc = argc,
-        .argv = (const char *const *)argv,
+        .argc = words ? argc + 1 : 0,
+        .argv = words,
     };
     sluice *s = NULL;
     outcome end = {0, 0};
     raise_descriptor_limit();
     keep_memory();
-    console *terminal = console_is_wanted(argc, argv) ? console_open() : NULL;
-    int status = sluice_new(&s, &options);
+    bool is_repl = !bundle_is_there() && console_is_wanted(argc, argv);
+    console *terminal = is_repl ? console_open() : NULL;
+    int status = words ? sluice_new(&s, &options) : SLUICE_ENOMEM;
     if (status < 0) {
         fprintf(stderr, "sluice: %s\n", sluice_strerror(status));
         console_close(terminal);
+        free(words);
         return EXIT_SCRIPT_FAILED;
     }
     host_instance = s;
@@ -195,5 +212,6 @@ int main(int argc, char **argv)
         status = EXIT_SCRIPT_FAILED;
     }
     console_close(terminal);
+    free(words);
     return status;
 }

@@ -31,7 +31,30 @@ local function open(bench)
   }
 end
 
+-- A bundle of the same script beside the script.
+local function open_bundle(bench)
+  local launcher = process.compile(bench, "first_line")
+  if not launcher then return { { name = "bundle", missing = "no C compiler" } } end
+  local script, app = bench.here .. "first_line.lua", os.tmpname()
+  process.run { bench.binary, "bundle", script, "-o", app }
+  return {
+    starter(launcher, "bundle", app),
+    starter(launcher, "sluice FILE", bench.binary, script),
+    close = function() os.remove(app) end,
+  }
+end
+
 return {
+  {
+    name = "bundle",
+    open = open_bundle,
+    rows = {
+      {
+        key = "ms", label = "a bundle's exec to the first line", unit = "ms", digits = 2, better = "less",
+        ratios = { ["sluice FILE"] = 1 / 1.2 },
+      },
+    },
+  },
   {
     name = "start",
     open = open,
