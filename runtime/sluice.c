@@ -47,6 +47,7 @@ int luaopen_sluice_core_sse(lua_State *L);
 int luaopen_sluice_core_lru(lua_State *L);
 int luaopen_sluice_core_digest(lua_State *L);
 int luaopen_sluice_core_bundle(lua_State *L);
+int luaopen_sluice_core_log(lua_State *L);
 #if defined(SLUICE_WITHOUT_SERVER) || defined(SLUICE_WITHOUT_REDIS)
 /** In the place of a module that `make WITHOUT=` left out; require passes its name. */
 static int l_left_out(lua_State *L)
@@ -83,6 +84,7 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.lru", luaopen_sluice_core_lru},
     {"sluice.core.digest", luaopen_sluice_core_digest},
     {"sluice.core.bundle", luaopen_sluice_core_bundle},
+    {"sluice.core.log", luaopen_sluice_core_log},
     {"sluice.core.server", luaopen_sluice_core_server},
     {"sluice.core.redis", luaopen_sluice_core_redis},
     {"sluice.core.host", luaopen_sluice_core_host},
@@ -264,6 +266,14 @@ static int l_open_state(lua_State *L)
     return 0;
 }
 
+/** 0: no thread. */
+static size_t writer_queue(const sluice_options *options)
+{
+    if (options->no_writer_thread)
+        return 0;
+    return options->writer_queue ? options->writer_queue : SL_WRITER_QUEUE;
+}
+
 static int open_instance(sluice *s)
 {
     sl_core_options options = {
@@ -284,6 +294,8 @@ static int open_instance(sluice *s)
         .on_error_user = s->options.callback_user,
         .on_log = s->options.on_log,
         .on_log_user = s->options.callback_user,
+        .log_descriptor = s->options.log_descriptor,
+        .writer_queue = writer_queue(&s->options),
     };
     if (s->options.loop) {
         s->backend.base =
@@ -331,6 +343,10 @@ static const char *check_options(const sluice_options *options)
         return "a capability that does not exist";
     if (options->untrusted != 0 && options->untrusted != 1)
         return "untrusted is 0 or 1";
+    if (options->no_writer_thread != 0 && options->no_writer_thread != 1)
+        return "no_writer_thread is 0 or 1";
+    if (options->log_descriptor < 0)
+        return "log_descriptor is a descriptor, or 0 for none";
     if (options->state && options->memory_limit)
         return "memory_limit cannot hold in a lua_State of the host's";
     if (options->state && options->instruction_limit)

@@ -4,8 +4,10 @@
  *
  * A host makes a handle, spawns Lua chunks on it, and calls sluice_pump() once a frame or whenever
  * its loop has time. Nothing else runs: libsluice installs no signal handler, prints nothing, never
- * ends the process, and starts no thread but a short one, with all signals blocked, that syncs a
- * file which a script appends to.
+ * ends the process, and starts no threads but two kinds, with all signals blocked, that never enter
+ * Lua: a short one that syncs a file which a script appends to, and one that writes what the loop
+ * must not wait for (see no_writer_thread), from the first log line that could not be written at
+ * once.
  *
  * Duties of the environment
  *   Signals    libsluice asks libcurl not to touch signals, so SIGPIPE is the host's: ignore it,
@@ -202,6 +204,14 @@ typedef struct sluice_options {
      * by HTTP and sockets, while the instance lives; then they fail with "LimitExceeded". 0: no
      * limit. */
     uint64_t request_limit, byte_limit;
+    /** A descriptor that sluice.log writes to, beside the loop; 0: none, its lines go to on_log.
+     * The binary's is 2. It is the host's, and must stay open until sluice_delete(). */
+    int log_descriptor;
+    /** 1: no thread for what a loop should not wait for (log lines, writes to SQLite): they are
+     * written in the pump, log lines without waiting where that is possible. */
+    int no_writer_thread;
+    /** Bytes that may wait for that thread; what does not fit is dropped, and counted. 0: 4 MiB. */
+    size_t writer_queue;
 } sluice_options;
 
 /**

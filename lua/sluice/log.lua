@@ -1,39 +1,25 @@
 -- SPDX-License-Identifier: MIT
--- Log lines: one JSON object a line, to standard error, without secrets.
+-- Log lines: JSON, or plain ones for a terminal; to standard error or a file; without secrets, without waiting.
 
 local core = require "sluice.core.task"
-local errors = require "sluice.errors"
-local json = require "sluice.core.json"
-local memo = require "sluice.memo"
+local line = require "sluice.log.line"
 local options = require "sluice.options"
-local secret = require "sluice.secret"
+local place = require "sluice.log.place"
+
+local get_local, set_local = core.get_local, core.set_local
 
 local log = {}
 
 local LEVELS = { debug = 1, info = 2, warn = 3, error = 4, off = 5 }
 
--- Nested deeper than this, a value is cut: a line is for reading and for a collector with limits.
-local MAX_DEPTH = 6
-
--- Names whose values are never shown, whoever put them there.
-local HIDDEN = {
-  ["authorization"] = true, ["proxy-authorization"] = true, ["x-api-key"] = true, ["api-key"] = true,
-  ["api_key"] = true, ["token"] = true, ["access_token"] = true, ["refresh_token"] = true,
-  ["id_token"] = true, ["password"] = true, ["secret"] = true, ["client_secret"] = true,
-  ["cookie"] = true, ["set-cookie"] = true,
-}
+-- What the fields of a task are kept under.
+local LOCAL <const> = "log"
 
 local threshold -- a number of LEVELS; read from SLUICE_LOG at the first use
 
--- The host takes the line; it drops it where it wants none. A progress bar is taken off the screen meanwhile.
-local function write_to_host(line)
-  local progress = package.loaded["sluice.progress"]
-  local resume = progress and progress.suspend()
-  core.log(line)
-  if resume then resume() end
-end
+local shares = {} -- of the events that are sampled: { share =, due =, left_out =, told = }
 
-local write = write_to_host
+local writer -- what log.set_output was given
 
 ---Sets the least level that is written. The default is SLUICE_LOG, or `info`.
 ---@param level "debug"|"info"|"warn"|"error"|"off"
@@ -45,14 +31,24 @@ function log.set_level(level)
   threshold = LEVELS[level]
 end
 
----Sends the lines somewhere else than to the host (the binary writes them to standard error); nil brings them back.
----@param writer? fun(line: string) gets a whole line with its newline; must not wait
----@return fun(line: string) previous
-function log.set_output(writer)
-  options.argument("log.set_output", "writer", writer, "callable?")
-  local previous = write
-  write = writer or write_to_host
+---Gives the lines, as JSON, to a function instead of writing them; nil has them written again.
+---@param take? fun(line: string) gets a whole line with its newline; must not wait
+---@return fun(line: string)? previous
+function log.set_output(take)
+  options.argument("log.set_output", "take", take, "callable?")
+  local previous = writer
+  writer = take
   return previous
+end
+
+---Appends the lines to a file from now on, which is opened anew when it was moved away or removed, and on SIGHUP in
+---the program `sluice`; nil brings them back to where they went before. The setting SLUICE_LOG_FILE does the same.
+---@param path? string
+---@return boolean|nil done
+---@return sluice.Error? err kind FileError
+function log.to_file(path)
+  options.argument("log.to_file", "path", path, "string?")
+  return place.set_path(path)
 end
 
 local function is_enabled(level)
@@ -70,99 +66,87 @@ function log.is_enabled(level)
   return is_enabled(level)
 end
 
-local clean
-
-local function clean_table(value, depth)
-  if depth >= MAX_DEPTH then return "..." end
-  local copy = {}
-  for key, item in pairs(value) do
-    if type(key) == "string" and HIDDEN[key:lower()] then
-      copy[key] = "***"
-    elseif type(key) == "string" or math.type(key) == "integer" then
-      copy[key] = clean(item, depth + 1)
-    end
+---Writes a share of an event's lines only. Lines of level error are always written. The next line that is written
+---says in `sampled_out` how many were left out before it; see log.stats for all.
+---@param event string
+---@param share number? 0 to 1; nil: all of them again
+function log.sample(event, share)
+  options.argument("log.sample", "event", event, "string")
+  options.argument("log.sample", "share", share, "number?")
+  if share and not (share >= 0 and share <= 1) then
+    options.misuse('log.sample: argument "share" must be 0 to 1, got %s', tostring(share))
   end
-  return copy
+  local left_out = shares[event] and shares[event].left_out or 0
+  shares[event] = share and { share = share, due = 1 - share, left_out = left_out, told = left_out }
 end
 
-local PLAIN = { string = true, number = true, boolean = true }
-
--- A copy that JSON can hold. Live secrets that stand in texts are masked in the whole line, later.
-function clean(value, depth)
-  local kind = type(value)
-  if PLAIN[kind] then return value end
-  if errors.is(value) then return errors.to_table(value) end
-  local metatable = getmetatable(value)
-  if kind ~= "table" or secret.is(value) or (type(metatable) == "table" and metatable.__tostring) then
-    return tostring(value)
+-- The first line of an event is written, then each in its turn: the share is kept exactly, and needs no luck.
+local function is_left_out(sampled)
+  sampled.due = sampled.due + sampled.share
+  if sampled.due >= 1 then
+    sampled.due = sampled.due - 1
+    return false
   end
-  return clean_table(value, depth)
-end
-
-local function encode(value)
-  local ok, text = pcall(json.encode, value)
-  if ok and text then return text end
-  -- bytes that are no UTF-8, a NaN, a table with mixed keys: shown as Lua would
-  local printable = secret.mask(tostring(value)):gsub("[^\32-\126]", "?")
-  ok, text = pcall(json.encode, printable)
-  return ok and text or '"?"'
-end
-
-local is_shown = memo.new(function(name) return type(name) == "string" and not HIDDEN[name:lower()] end)
-local encoded_event = memo.new(function(event) return encode(tostring(event)) end)
-
-local function shows_all(fields)
-  for name in next, fields do
-    if not is_shown[name] then return false end
-  end
+  sampled.left_out = sampled.left_out + 1
   return true
 end
 
-local function sorted_names(fields)
-  local names = {}
-  for name in pairs(fields) do
-    if type(name) == "string" then names[#names + 1] = name end
+-- A progress bar is taken off the screen meanwhile.
+local function write_above_bars(write, ...)
+  local progress = package.loaded["sluice.progress"]
+  local resume = progress and progress.suspend()
+  local done = write(...)
+  if resume then resume() end
+  return done
+end
+
+local function write(level, event, fields, base)
+  local sink, is_plain, with_color, problem = place.current()
+  if problem then write("warn", "the log file cannot be opened", { error = problem }) end
+  local text
+  if is_plain then
+    text = require("sluice.log.plain").line(level, event, fields, base, with_color)
+  else
+    text = line.json(level, event, fields, base)
   end
-  table.sort(names)
-  return names
-end
-
--- The members of the line, each by itself: one that JSON cannot hold must not take the others along.
-local function encode_each(cleaned)
-  local parts = {}
-  for _, name in ipairs(sorted_names(cleaned)) do
-    parts[#parts + 1] = encode(name) .. ":" .. encode(cleaned[name])
+  if not sink then return write_above_bars(place.to_host, text) end
+  if write_above_bars(sink.push, sink, text) == nil then
+    place.forget() -- its instance is gone
+    write_above_bars(place.to_host, text)
   end
-  return table.concat(parts, ",")
 end
 
--- Most lines have texts and numbers alone: a table in them is too deep.
-local SORTED <const> = { canonical = true }
-local FLAT <const> = { canonical = true, max_depth = 1 }
+-- The fields of the task and of a logger, in one table that stays the same.
+local merged_bases = setmetatable({}, { __mode = "k" })
 
--- The members and the bracket after them.
-local function encode_fields(fields)
-  if shows_all(fields) then
-    local ok, text = pcall(json.encode, fields, FLAT)
-    if ok then return text:sub(2) end
+local function base_of(bound, kept)
+  if not bound or not kept then return kept or bound end
+  local known = merged_bases[bound]
+  if not known then
+    known = setmetatable({}, { __mode = "k" })
+    merged_bases[bound] = known
   end
-  local cleaned = clean_table(fields, 0)
-  local ok, text = pcall(json.encode, cleaned, SORTED)
-  if ok and text:byte() == 0x7B then return text:sub(2) end
-  return encode_each(cleaned) .. "}"
+  local all = known[kept]
+  if not all then
+    all = line.merged(bound, kept)
+    known[kept] = all
+  end
+  return all
 end
 
-local utc = require("sluice.core.system").utc
-
-local function line_of(level, event, fields)
-  local now = utc(core.wall())
-  local head = '{"time":"' .. now .. '","level":"' .. level .. '","event":' .. encoded_event[event]
-  local members = fields and encode_fields(fields) or "}"
-  return secret.mask_json(head .. (members == "}" and "" or ",") .. members .. "\n")
-end
-
-local function emit(level, event, fields)
-  if is_enabled(level) then write(line_of(level, event, fields)) end
+local function emit(level, event, fields, kept)
+  if not is_enabled(level) then return end
+  local sampled = shares[event]
+  if sampled and level ~= "error" then
+    if is_left_out(sampled) then return end
+    if sampled.left_out > sampled.told then
+      fields = line.merged(fields, { sampled_out = sampled.left_out - sampled.told })
+      sampled.told = sampled.left_out
+    end
+  end
+  local base = base_of(get_local(LOCAL), kept)
+  if writer then return writer(line.json(level, event, fields, base)) end
+  write(level, event, fields, base)
 end
 
 ---Writes a line of level debug. Does not wait.
@@ -185,25 +169,42 @@ function log.warn(event, fields) emit("warn", event, fields) end
 ---@param fields? table
 function log.error(event, fields) emit("error", event, fields) end
 
-local function merged(base, more)
-  local all = {}
-  for name, value in pairs(base) do all[name] = value end
-  for name, value in pairs(more or {}) do all[name] = value end
-  return all
-end
-
 ---A logger whose every line has these fields.
 ---@param fields table
 ---@return { debug: fun(event: string, fields?: table), info: fun(event: string, fields?: table), warn: fun(event: string, fields?: table), error: fun(event: string, fields?: table) }
 function log.with(fields)
   options.argument("log.with", "fields", fields, "table")
-  local kept, logger = merged(fields), {}
+  local kept, logger = line.merged(fields), {}
   for _, level in ipairs { "debug", "info", "warn", "error" } do
-    logger[level] = function(event, more)
-      if is_enabled(level) then emit(level, event, merged(kept, more)) end
-    end
+    logger[level] = function(event, more) emit(level, event, more, kept) end
   end
   return logger
+end
+
+local unbind = { __name = "sluice.log.bound", __close = function(self) set_local(LOCAL, self.before) end }
+
+---Adds fields to every line that this task writes from now on, and the tasks that it spawns: the id of a request, set
+---in a handler. They hold until the task ends, or where `local _ <close> = log.bind{...}` goes out of scope.
+---@param fields table
+---@return table bound a `<close>` value: has the fields as they were before
+function log.bind(fields)
+  options.argument("log.bind", "fields", fields, "table")
+  local before = get_local(LOCAL)
+  set_local(LOCAL, line.merged(before, fields))
+  return setmetatable({ before = before }, unbind)
+end
+
+---Waits until the lines so far are written, or lost.
+function log.flush() place.flush() end
+
+---What became of lines that are not in the log (yet): `queued` wait to be written, `dropped` found no room because
+---what is written to is slow, `failed` could not be written, `sampled_out` by event.
+---@return { queued: integer, dropped: integer, failed: integer, sampled_out: table<string, integer> }
+function log.stats()
+  local queued, dropped, failed = place.counts()
+  local sampled_out = {}
+  for event, sampled in next, shares do sampled_out[event] = sampled.left_out end
+  return { queued = queued, dropped = dropped, failed = failed, sampled_out = sampled_out }
 end
 
 return setmetatable(log, { __index = options.strict("sluice.log", log) })

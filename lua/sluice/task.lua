@@ -80,6 +80,18 @@ task.group = core.group
 ---@return table[]
 task.tree = core.tree
 
+---A value of the running task: what it, or whoever spawned it before that, has set. nil outside of tasks.
+---@param name string
+---@return any
+task.get_local = core.get_local
+
+---Sets a value of the running task, which the tasks that it spawns from now on have too: for what belongs to a
+---request rather than to a function. Set what it returns, where the task goes on to something else.
+---@param name string
+---@param value any nil takes it away
+---@return any before
+task.set_local = core.set_local
+
 ---Whether the next wait would raise: the task is cancelled, or a deadline has passed.
 ---@return boolean
 task.cancelled = core.cancelled

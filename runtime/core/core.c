@@ -37,6 +37,8 @@ sl_core *sl_core_new(const sl_core_options *options)
     core->on_error_user = options->on_error_user;
     core->on_log = options->on_log;
     core->on_log_user = options->on_log_user;
+    core->log_descriptor = options->log_descriptor;
+    core->writer_queue = options->writer_queue;
     core->real.core = core;
     core->real.now = sl_clock_read();
     core->slice_end = INT64_MAX;
@@ -133,6 +135,14 @@ void sl_close_hook_add(sl_core *core, sl_close_hook *hook)
     if (hook->next)
         hook->next->previous = &hook->next;
     core->close_hooks = hook;
+}
+
+sl_close_hook *sl_close_hook_find(sl_core *core, void (*on_close)(sl_close_hook *hook))
+{
+    sl_close_hook *hook = core->close_hooks;
+    while (hook && hook->on_close != on_close)
+        hook = hook->next;
+    return hook;
 }
 
 void sl_close_hook_remove(sl_close_hook *hook)
@@ -266,6 +276,22 @@ void sl_log(lua_State *L, const char *line, size_t len)
     sl_core *core = sl_core_find(L);
     if (core && core->on_log)
         core->on_log(core->on_log_user, line, len);
+}
+
+int sl_log_descriptor(sl_core *core)
+{
+    return core->log_descriptor;
+}
+
+void sl_complain(sl_core *core, const char *text)
+{
+    if (core->on_error)
+        core->on_error(core->on_error_user, text);
+}
+
+size_t sl_writer_queue(sl_core *core)
+{
+    return core->writer_queue;
 }
 
 void sl_error_push(lua_State *L, const char *kind, const char *format, ...)

@@ -213,6 +213,15 @@ void sl_error_push(lua_State *L, const char *kind, const char *format, ...)
 
 /** Hands a log line, without its newline, to the host; dropped where the host takes none. */
 void sl_log(lua_State *L, const char *line, size_t len);
+/** The descriptor that the host wants log lines to be written to; 0: it takes them by sl_log. */
+int sl_log_descriptor(sl_core *core);
+/** Tells the host of an error that nobody else can be told of. */
+void sl_complain(sl_core *core, const char *text);
+
+/* ---- what is written on a thread of its own ---- */
+
+/** Bytes that may be queued for it; 0: the host wants no thread. */
+size_t sl_writer_queue(sl_core *core);
 
 /* ---- life of a module's state ---- */
 
@@ -225,6 +234,8 @@ struct sl_close_hook {
 };
 
 void sl_close_hook_add(sl_core *core, sl_close_hook *hook);
+/** The hook with this function, for what an instance has one of; NULL: none yet. */
+sl_close_hook *sl_close_hook_find(sl_core *core, void (*on_close)(sl_close_hook *hook));
 /** Idempotent. */
 void sl_close_hook_remove(sl_close_hook *hook);
 

@@ -9,6 +9,8 @@
 
 typedef struct sl_scope sl_scope;
 typedef struct sl_backend sl_backend;
+/** Values of a task and of those it spawned; of locals.c. */
+typedef struct sl_locals sl_locals;
 
 /** Owns tasks: the body of a task, a task.scope, a task.timeout, a task.shield, or a group. */
 struct sl_scope {
@@ -62,6 +64,11 @@ enum sl_task_state {
     SL_TASK_ENDED,
 };
 
+enum {
+    /* Bytes that the writer's thread may be behind, where the host does not say. */
+    SL_WRITER_QUEUE = 4 << 20,
+};
+
 enum sl_outcome {
     SL_DONE,
     SL_CANCELLED,
@@ -89,6 +96,8 @@ struct sl_task {
     sl_timer timer;
     /** NULL: no limit, or it has ended. */
     sl_meter *meter;
+    /** NULL: none. */
+    sl_locals *locals;
     /* the wait: one at a time */
     const char *what;
     sl_cancel cancel;
@@ -203,6 +212,9 @@ struct sl_core {
     void *on_error_user;
     sl_log_callback on_log;
     void *on_log_user;
+    /** See sl_log_descriptor and sl_writer_queue. */
+    int log_descriptor;
+    size_t writer_queue;
     sl_io wake_io;
 };
 
@@ -229,6 +241,8 @@ typedef struct sl_core_options {
     void *on_error_user;
     sl_log_callback on_log;
     void *on_log_user;
+    int log_descriptor;
+    size_t writer_queue;
     /** A loop of the host's; NULL: libev. Closed with the core. */
     sl_backend *backend;
 } sl_core_options;
@@ -382,6 +396,14 @@ void sl_require_install(lua_State *L);
 /** Counts a turn of the loop that began then. */
 void sl_turn_end(sl_core *core, int64_t begun);
 int l_core_stats(lua_State *L);
+
+/* locals.c */
+/** Shares the values of the running task with the new one. */
+void sl_locals_inherit(sl_core *core, sl_task *task);
+/** Does not raise. */
+void sl_locals_release(sl_core *core, sl_task *task);
+int l_local_get(lua_State *L);
+int l_local_set(lua_State *L);
 
 /* tree.c */
 int l_task_tree(lua_State *L);

@@ -3,6 +3,7 @@
 #include "internal.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 /** The core that sluice.run makes; a userdata, so that it goes with the state. */
 typedef struct run_box {
@@ -60,6 +61,8 @@ static run_box *run_open(lua_State *L)
         .on_error = run_report,
         .on_error_user = lua_tothread(L, -1),
         .on_log = run_log,
+        .log_descriptor = STDERR_FILENO,
+        .writer_queue = SL_WRITER_QUEUE,
     };
     lua_pop(L, 1);
     box->core = sl_core_new(&options);

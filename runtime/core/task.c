@@ -232,6 +232,7 @@ static int task_end(lua_State *L, sl_task *task)
     sl_scope_remove(task);
     sl_waitlist_wake(&task->joiners, SIZE_MAX);
     sl_meter_release(core, task);
+    sl_locals_release(core, task);
     sl_clock_release(task->clock);
     task->clock = &core->real;
     core->tasks--;
@@ -292,6 +293,7 @@ sl_task *sl_task_spawn(lua_State *L, sl_core *core, sl_scope *parent)
     task->thread_ref = thread.ref;
     task->clock = core->current ? core->current->clock : &core->real;
     task->clock->users++;
+    sl_locals_inherit(core, task);
     sl_scope_init(&task->base, task, NULL);
     task->scope = task->floor = &task->base;
     sl_scope_add(parent, task);
@@ -314,6 +316,7 @@ static void task_forget(sl_task *task)
     sl_scope_remove(task);
     sl_waitlist_wake(&task->joiners, SIZE_MAX);
     sl_meter_release(task->core, task);
+    sl_locals_release(task->core, task);
     sl_clock_release(task->clock);
     task->clock = &task->core->real;
     task->core->tasks--;

@@ -211,6 +211,8 @@ static const luaL_Reg task_functions[] = {
     {"stats", l_core_stats},
     {"cancelled", l_task_cancelled},
     {"check", l_task_check},
+    {"get_local", l_local_get},
+    {"set_local", l_local_set},
     {"scope", l_scope_run},
     {"timeout", l_scope_timeout},
     {"shield", l_scope_shield},

@@ -184,6 +184,7 @@ int main(int argc, char **argv)
         .size = sizeof options,
         .capabilities = SLUICE_CAN_EVERYTHING,
         .on_log = on_log,
+        .log_descriptor = STDERR_FILENO,
         .on_error = on_error,
         .argc = words ? argc + 1 : 0,
         .argv = words,
