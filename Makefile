@@ -14,7 +14,7 @@ WERROR ?= -Werror
 FUZZ_TIME ?= 10
 # Compilers at a time.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-# Modules to leave out, with the libraries only they need: "server", "redis".
+# Modules to leave out, with the libraries only they need: "server", "redis", "sqlite".
 WITHOUT ?=
 # What `make test` runs.
 SPECS ?= spec
@@ -22,7 +22,8 @@ RUN_SPECS = $(if $(filter-out spec,$(SPECS)),spec/run.lua $(SPECS),spec/all.lua)
 
 # ---- nothing below needs changing ----
 PACKAGES_BUILD = gcc make pkg-config libc6-dev liblua5.4-dev lua5.4 libcurl4-openssl-dev libssl-dev \
-	libev-dev lua-cjson-dev libc-ares-dev libedit-dev node-llhttp libhiredis-dev ca-certificates
+	libev-dev lua-cjson-dev libc-ares-dev libedit-dev node-llhttp libhiredis-dev \
+	libsqlite3-dev ca-certificates
 PACKAGES_TEST = $(PACKAGES_BUILD) lua-busted lua-cjson openssl util-linux procps tmux redis-server
 # Specs that lack these are pending, with the reason.
 PACKAGES_EXTRA = nginx-light chromium libsdl2-dev xvfb prometheus python3-scipy
@@ -38,13 +39,13 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-proto
 	-Wwrite-strings -Wformat=2 -Wundef -Wconversion -Wno-sign-conversion $(WERROR)
 OWN_CFLAGS = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread
 INCLUDES = -Iruntime -isystem /usr/include/lua5.4 -isystem /usr/share/include/llhttp
-LIBS = -lcurl $(REDIS_LIBS) $(TLS_LIBS) -lcrypto -lcares -lev -lm -ldl -pthread
-# runtime/host/lazy.c loads libcurl and OpenSSL when they are first called.
+LIBS = -lcurl $(REDIS_LIBS) $(SQLITE_LIBS) $(TLS_LIBS) -lcrypto -lcares -lev -lm -ldl -pthread
+# runtime/host/lazy.c loads libcurl, OpenSSL and SQLite when they are first called.
 BINARY_LIBS = -Wl,--whole-archive $(STATIC)/liblua5.4.a -Wl,--no-whole-archive \
 	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a $(REDIS_STATIC) -lm -ldl -pthread
 
-ifneq ($(filter-out server redis,$(WITHOUT)),)
-$(error WITHOUT can leave out: server redis)
+ifneq ($(filter-out server redis sqlite,$(WITHOUT)),)
+$(error WITHOUT can leave out: server redis sqlite)
 endif
 ifneq ($(filter-out $(WITHOUT),server redis),)
 # of these only: libcurl brings its own
@@ -54,6 +55,9 @@ ifeq ($(filter redis,$(WITHOUT)),)
 REDIS_LIBS = -lhiredis
 # of which the program takes the reader of replies: some kilobytes
 REDIS_STATIC = $(STATIC)/libhiredis.a
+endif
+ifeq ($(filter sqlite,$(WITHOUT)),)
+SQLITE_LIBS = -lsqlite3
 endif
 ifeq ($(filter server,$(WITHOUT)),)
 LLHTTP_OBJECTS = $(BUILD)/llhttp/api.o $(BUILD)/llhttp/http.o $(BUILD)/llhttp/llhttp.o
@@ -95,7 +99,7 @@ help:
 	@echo 'make asan       the specs under AddressSanitizer and UBSan, with leak detection'
 	@echo 'make bench      figures, as ratios against peers in the same run'
 	@echo 'make fuzz       each fuzzer for FUZZ_TIME seconds'
-	@echo 'make WITHOUT="server redis" BUILD=build/small test    the same without the web server and Redis'
+	@echo 'make WITHOUT="server redis sqlite" BUILD=build/small test    the same without these modules'
 	@echo 'make types      LuaCATS definition files for editors, in $(BUILD)/types'
 	@echo 'make install    PREFIX= and DESTDIR= as usual; make uninstall takes it away'
 	@echo 'make all        build/sluice, build/libsluice.a, build/libsluice.so'
@@ -230,7 +234,7 @@ install: all
 	install -m 755 $(BUILD)/libsluice.so $(INSTALL_LIB)/libsluice.so.0
 	ln -sf libsluice.so.0 $(INSTALL_LIB)/libsluice.so
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sluice' 'Description: model endpoints from Lua, embeddable' \
-	  'Version: $(VERSION)' 'Requires.private: libcurl $(if $(REDIS_LIBS),hiredis )libssl libcrypto libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
+	  'Version: $(VERSION)' 'Requires.private: libcurl $(if $(REDIS_LIBS),hiredis )$(if $(SQLITE_LIBS),sqlite3 )libssl libcrypto libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
 	  'Libs.private: -lev -lm -ldl -pthread' 'Cflags: -I$${prefix}/include' \
 	  > $(INSTALL_LIB)/pkgconfig/sluice.pc
 

@@ -48,7 +48,8 @@ int luaopen_sluice_core_lru(lua_State *L);
 int luaopen_sluice_core_digest(lua_State *L);
 int luaopen_sluice_core_bundle(lua_State *L);
 int luaopen_sluice_core_log(lua_State *L);
-#if defined(SLUICE_WITHOUT_SERVER) || defined(SLUICE_WITHOUT_REDIS)
+#if defined(SLUICE_WITHOUT_SERVER) || defined(SLUICE_WITHOUT_REDIS) ||                             \
+    defined(SLUICE_WITHOUT_SQLITE)
 /** In the place of a module that `make WITHOUT=` left out; require passes its name. */
 static int l_left_out(lua_State *L)
 {
@@ -65,6 +66,11 @@ int luaopen_sluice_core_server(lua_State *L);
 int luaopen_sluice_core_redis(lua_State *L);
 #else
 #define luaopen_sluice_core_redis l_left_out
+#endif
+#ifndef SLUICE_WITHOUT_SQLITE
+int luaopen_sluice_core_sqlite(lua_State *L);
+#else
+#define luaopen_sluice_core_sqlite l_left_out
 #endif
 /* in the binary only: Debian's static library is not for shared objects */
 __attribute__((weak)) int luaopen_cjson(lua_State *L);
@@ -87,6 +93,7 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.log", luaopen_sluice_core_log},
     {"sluice.core.server", luaopen_sluice_core_server},
     {"sluice.core.redis", luaopen_sluice_core_redis},
+    {"sluice.core.sqlite", luaopen_sluice_core_sqlite},
     {"sluice.core.host", luaopen_sluice_core_host},
     {"cjson", luaopen_cjson},
     {"cjson.safe", luaopen_cjson_safe},

@@ -11,7 +11,7 @@ local scale = os.getenv "SLUICE_SLOW" and "CYCLES=200 FAIL_STEP=7 " or ""
 
 -- What a host's link line needs beside libsluice.a.
 local libraries = "-llua5.4 "
-  .. (os.getenv "SLUICE_LIBS" or "-lcurl -lhiredis -lssl -lcrypto -lcares -lev -lm -ldl -pthread")
+  .. (os.getenv "SLUICE_LIBS" or "-lcurl -lhiredis -lsqlite3 -lssl -lcrypto -lcares -lev -lm -ldl -pthread")
 
 local built = {}
 
@@ -91,6 +91,7 @@ end)
 describe("what an instance is granted", function()
   case("grants", "hosts", "is held to hosts, by proxies, redirects and sockets too", "server")
   case("grants", "ports", "is held to ports", "server")
+  case("grants", "databases", "opens no file of a database", "server")
   case("grants", "methods", "is held to methods", "server")
   case("grants", "quotas", "is held to a number of requests and of bytes", "server")
   case("grants", "environment", "is held to environment variables", "server")

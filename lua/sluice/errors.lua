@@ -77,6 +77,10 @@ local parents = {
   CircuitOpen = false, -- turned away by a breaker of ours, nothing was sent
   NotCached = false, -- "only-if-cached", and nothing is kept
   RedisError = false, -- an error reply; `code` says which
+  DatabaseError = false, -- SQLite; `code` says which
+  DatabaseBusy = "DatabaseError",
+  ConstraintFailed = "DatabaseError",
+  SchemaMismatch = "DatabaseError", -- a file of ours, written by another version
   ConfigError = false, -- host, token or profile: nothing was tried
 
   LimitExceeded = false, -- a limit that the embedding program has set: instructions, requests, bytes
@@ -136,6 +140,7 @@ local retryable_kinds = {
   TimeoutError = true,
   QueueFull = true,
   CircuitOpen = true,
+  DatabaseBusy = true,
   OperationTimeout = false,
   TruncatedStream = true,
 }

@@ -20,6 +20,7 @@
 ---@field sse sluice.sse event streams
 ---@field stream sluice.stream answers as they are made
 ---@field redis sluice.redis the Redis client
+---@field sqlite sluice.sqlite databases in files and in memory
 ---@field headers sluice.headers header fields
 ---@field response sluice.response responses of handlers and transports
 ---@field workspace fun(given?: sluice.WorkspaceOptions): sluice.Workspace?, sluice.Error? a workspace: where it is, who calls
@@ -47,6 +48,7 @@ local modules = {
   task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, cache = true,
   errors = true, progress = true, sse = true, stream = true, headers = true, response = true,
   transports = true, redis = true, batch = true, metrics = true, statistics = true, bundle = true,
+  sqlite = true,
 }
 
 local function unknown(name)

@@ -271,6 +271,12 @@ void sl_require_capability(lua_State *L, unsigned capability, const char *operat
         luaL_error(L, "%s is not allowed here: the host did not grant this capability", operation);
 }
 
+bool sl_has_capability(lua_State *L, unsigned capability)
+{
+    sl_core *core = sl_core_find(L);
+    return !core || (core->capabilities & capability) == capability;
+}
+
 void sl_log(lua_State *L, const char *line, size_t len)
 {
     sl_core *core = sl_core_find(L);

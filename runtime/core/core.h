@@ -150,6 +150,9 @@ void sl_wake(sl_task *task);
  */
 void sl_task_cancel(sl_task *task, const char *reason);
 
+/** Whether the running code could wait for something real: a thread, a socket. */
+bool sl_can_wait_outside(lua_State *L);
+
 /** Raises when the running task is in simulated time: "OPERATION needs a real socket, ...". */
 void sl_require_real_time(lua_State *L, const char *operation);
 
@@ -180,6 +183,9 @@ enum {
 /** Raises "OPERATION is not allowed here: ..." where the host did not grant the capability. */
 void sl_require_capability(lua_State *L, unsigned capability, const char *operation);
 
+/** Whether the host granted all of them. */
+bool sl_has_capability(lua_State *L, unsigned capability);
+
 /* ---- limits: what the host allows of what it has granted ---- */
 
 /**
@@ -200,6 +206,13 @@ const char *sl_environment_get(lua_State *L, const char *name);
 /** Raises when the running task has no instructions left: for work in C that a script can make
  * long. `count` as if it were Lua's. */
 void sl_count_instructions(lua_State *L, uint64_t count);
+/**
+ * Whether long work in C of the running task, outside of Lua, should be given up: the task is
+ * cancelled, past its deadline or out of instructions, or the program was interrupted. Counts
+ * `count` instructions. sl_stop_check() then raises what there is to raise.
+ */
+bool sl_should_stop(sl_core *core, uint64_t count);
+void sl_stop_check(lua_State *L);
 /** In a handler of errors: it is called out of a hook, and Lua that it calls could not be stopped.
  * Until sl_hooks_are_on, where the error was caught. */
 bool sl_hooks_may_be_off(lua_State *L);

@@ -69,6 +69,22 @@ void sl_count_instructions(lua_State *L, uint64_t count)
     lua_error(L);
 }
 
+bool sl_should_stop(sl_core *core, uint64_t count)
+{
+    sl_task *task = core->current;
+    if (core->interrupted)
+        return true;
+    return task && (!sl_meter_count(task->meter, count) || sl_is_pending(task));
+}
+
+void sl_stop_check(lua_State *L)
+{
+    sl_core *core = sl_core_of(L);
+    if (core->current && sl_pending_push(L, core->current))
+        lua_error(L);
+    sl_count_instructions(L, 0);
+}
+
 bool sl_hooks_may_be_off(lua_State *L)
 {
     const sl_core *core = sl_core_find(L);

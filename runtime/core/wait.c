@@ -256,6 +256,12 @@ void sl_wait_check(lua_State *L)
         lua_error(L);
 }
 
+bool sl_can_wait_outside(lua_State *L)
+{
+    sl_core *core = sl_core_find(L);
+    return sl_can_wait(L, core) && !core->current->clock->simulated;
+}
+
 void sl_require_real_time(lua_State *L, const char *operation)
 {
     sl_core *core = sl_core_of(L);

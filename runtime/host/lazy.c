@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libcurl and OpenSSL for the program, loaded when they are first called.
+ * libcurl, OpenSSL and SQLite for the program, loaded when they are first called.
  *
  * The loader takes some four times as long for libcurl and the 33 libraries behind it as a whole
  * short script takes, and most of the memory; a script that makes no request needs neither. So the
@@ -12,6 +12,9 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
+#ifndef SLUICE_WITHOUT_SQLITE
+#include <sqlite3.h>
+#endif
 
 #include <dlfcn.h>
 #include <stdarg.h>
@@ -31,6 +34,9 @@ typedef struct lazy_library {
 static lazy_library lazy_curl = {.name = "libcurl.so.4"};
 static lazy_library lazy_ssl = {.name = "libssl.so.3"};
 static lazy_library lazy_crypto = {.name = "libcrypto.so.3"};
+#ifndef SLUICE_WITHOUT_SQLITE
+static lazy_library lazy_sqlite = {.name = "libsqlite3.so.0"};
+#endif
 
 static void *lazy_symbol(lazy_library *library, const char *name)
 {
@@ -80,6 +86,22 @@ static void *lazy_symbol(lazy_library *library, const char *name)
 
 _Static_assert(sizeof(long) == sizeof(void *) && sizeof(curl_off_t) == sizeof(void *),
                "the forwarding of variable arguments needs 64 bits");
+
+#ifndef SLUICE_WITHOUT_SQLITE
+/* The settings that are used here take an int and a pointer. */
+int sqlite3_db_config(sqlite3 *db, int setting, ...)
+{
+    static int (*real)(sqlite3 *, int, ...);
+    va_list arguments;
+    va_start(arguments, setting);
+    int value = va_arg(arguments, int);
+    int *result = va_arg(arguments, int *);
+    va_end(arguments);
+    if (!real)
+        *(void **)&real = lazy_symbol(&lazy_sqlite, "sqlite3_db_config");
+    return real(db, setting, value, result);
+}
+#endif
 
 /* ---- libcurl ---- */
 
@@ -189,3 +211,102 @@ LAZY(ssl, int, SSL_read_ex, (SSL * ssl, void *buffer, size_t size, size_t *count
      (ssl, buffer, size, count))
 LAZY(ssl, int, SSL_write_ex, (SSL * ssl, const void *buffer, size_t size, size_t *count),
      (ssl, buffer, size, count))
+
+/* ---- SQLite ---- */
+
+#ifndef SLUICE_WITHOUT_SQLITE
+LAZY(sqlite, void *, sqlite3_aggregate_context, (sqlite3_context * context, int size),
+     (context, size))
+LAZY(sqlite, int, sqlite3_bind_blob64,
+     (sqlite3_stmt * statement, int place, const void *bytes, sqlite3_uint64 size,
+      void (*release)(void *)),
+     (statement, place, bytes, size, release))
+LAZY(sqlite, int, sqlite3_bind_double, (sqlite3_stmt * statement, int place, double value),
+     (statement, place, value))
+LAZY(sqlite, int, sqlite3_bind_int64, (sqlite3_stmt * statement, int place, sqlite3_int64 value),
+     (statement, place, value))
+LAZY(sqlite, int, sqlite3_bind_null, (sqlite3_stmt * statement, int place), (statement, place))
+LAZY(sqlite, int, sqlite3_bind_parameter_count, (sqlite3_stmt * statement), (statement))
+LAZY(sqlite, const char *, sqlite3_bind_parameter_name, (sqlite3_stmt * statement, int place),
+     (statement, place))
+LAZY(sqlite, int, sqlite3_bind_text64,
+     (sqlite3_stmt * statement, int place, const char *text, sqlite3_uint64 size,
+      void (*release)(void *), unsigned char encoding),
+     (statement, place, text, size, release, encoding))
+LAZY(sqlite, int, sqlite3_close, (sqlite3 * db), (db))
+LAZY(sqlite, const void *, sqlite3_column_blob, (sqlite3_stmt * statement, int column),
+     (statement, column))
+LAZY(sqlite, int, sqlite3_column_bytes, (sqlite3_stmt * statement, int column), (statement, column))
+LAZY(sqlite, int, sqlite3_column_count, (sqlite3_stmt * statement), (statement))
+LAZY(sqlite, const char *, sqlite3_column_decltype, (sqlite3_stmt * statement, int column),
+     (statement, column))
+LAZY(sqlite, double, sqlite3_column_double, (sqlite3_stmt * statement, int column),
+     (statement, column))
+LAZY(sqlite, sqlite3_int64, sqlite3_column_int64, (sqlite3_stmt * statement, int column),
+     (statement, column))
+LAZY(sqlite, const char *, sqlite3_column_name, (sqlite3_stmt * statement, int column),
+     (statement, column))
+LAZY(sqlite, const unsigned char *, sqlite3_column_text, (sqlite3_stmt * statement, int column),
+     (statement, column))
+LAZY(sqlite, int, sqlite3_column_type, (sqlite3_stmt * statement, int column), (statement, column))
+LAZY(sqlite, int, sqlite3_create_function_v2,
+     (sqlite3 * db, const char *name, int arguments, int flags, void *user,
+      void (*function)(sqlite3_context *, int, sqlite3_value **),
+      void (*step)(sqlite3_context *, int, sqlite3_value **), void (*finish)(sqlite3_context *),
+      void (*release)(void *)),
+     (db, name, arguments, flags, user, function, step, finish, release))
+LAZY(sqlite, const char *, sqlite3_errmsg, (sqlite3 * db), (db))
+LAZY(sqlite, const char *, sqlite3_errstr, (int code), (code))
+LAZY(sqlite, int, sqlite3_exec,
+     (sqlite3 * db, const char *sql, int (*row)(void *, int, char **, char **), void *user,
+      char **message),
+     (db, sql, row, user, message))
+LAZY(sqlite, int, sqlite3_extended_errcode, (sqlite3 * db), (db))
+LAZY(sqlite, int, sqlite3_finalize, (sqlite3_stmt * statement), (statement))
+LAZY_VOID(sqlite, sqlite3_free, (void *block), (block))
+LAZY(sqlite, int, sqlite3_get_autocommit, (sqlite3 * db), (db))
+LAZY(sqlite, void *, sqlite3_malloc, (int size), (size))
+LAZY(sqlite, int, sqlite3_open_v2, (const char *path, sqlite3 **db, int flags, const char *system),
+     (path, db, flags, system))
+LAZY(sqlite, int, sqlite3_prepare_v2,
+     (sqlite3 * db, const char *sql, int size, sqlite3_stmt **statement, const char **tail),
+     (db, sql, size, statement, tail))
+LAZY_VOID(sqlite, sqlite3_progress_handler,
+          (sqlite3 * db, int operations, int (*progress)(void *), void *user),
+          (db, operations, progress, user))
+LAZY(sqlite, int, sqlite3_reset, (sqlite3_stmt * statement), (statement))
+LAZY_VOID(sqlite, sqlite3_result_blob64,
+          (sqlite3_context * context, const void *bytes, sqlite3_uint64 size,
+           void (*release)(void *)),
+          (context, bytes, size, release))
+LAZY_VOID(sqlite, sqlite3_result_double, (sqlite3_context * context, double value),
+          (context, value))
+LAZY_VOID(sqlite, sqlite3_result_error, (sqlite3_context * context, const char *text, int size),
+          (context, text, size))
+LAZY_VOID(sqlite, sqlite3_result_error_nomem, (sqlite3_context * context), (context))
+LAZY_VOID(sqlite, sqlite3_result_int, (sqlite3_context * context, int value), (context, value))
+LAZY_VOID(sqlite, sqlite3_result_int64, (sqlite3_context * context, sqlite3_int64 value),
+          (context, value))
+LAZY_VOID(sqlite, sqlite3_result_null, (sqlite3_context * context), (context))
+LAZY_VOID(sqlite, sqlite3_result_text64,
+          (sqlite3_context * context, const char *text, sqlite3_uint64 size,
+           void (*release)(void *), unsigned char encoding),
+          (context, text, size, release, encoding))
+LAZY(sqlite, int, sqlite3_set_authorizer,
+     (sqlite3 * db,
+      int (*authorize)(void *, int, const char *, const char *, const char *, const char *),
+      void *user),
+     (db, authorize, user))
+LAZY(sqlite, int, sqlite3_step, (sqlite3_stmt * statement), (statement))
+LAZY(sqlite, int, sqlite3_stmt_readonly, (sqlite3_stmt * statement), (statement))
+LAZY(sqlite, int, sqlite3_stmt_status, (sqlite3_stmt * statement, int what, int again),
+     (statement, what, again))
+LAZY(sqlite, sqlite3_int64, sqlite3_total_changes64, (sqlite3 * db), (db))
+LAZY(sqlite, void *, sqlite3_user_data, (sqlite3_context * context), (context))
+LAZY(sqlite, const void *, sqlite3_value_blob, (sqlite3_value * value), (value))
+LAZY(sqlite, int, sqlite3_value_bytes, (sqlite3_value * value), (value))
+LAZY(sqlite, double, sqlite3_value_double, (sqlite3_value * value), (value))
+LAZY(sqlite, sqlite3_int64, sqlite3_value_int64, (sqlite3_value * value), (value))
+LAZY(sqlite, const unsigned char *, sqlite3_value_text, (sqlite3_value * value), (value))
+LAZY(sqlite, int, sqlite3_value_type, (sqlite3_value * value), (value))
+#endif

@@ -113,6 +113,33 @@ static void hosts(void)
     close_pair(&self);
 }
 
+/** Files of databases: by opening, and by SQL. */
+static void databases(void)
+{
+    static const char left_out[] = "local there, sqlite = pcall(require, 'sluice.sqlite')\n"
+                                   "if not there then return 'not allowed here' end\n";
+    static const char *const refused[] = {
+        "sqlite.open '/tmp/sluice-granted.db'",
+        "sqlite.open('/etc/passwd', { read_only = true })",
+        "return assert(sqlite.open ':memory:'):exec \"ATTACH '/etc/passwd' AS x\"",
+        "return assert(sqlite.open ':memory:'):exec(\"ATTACH ? AS x\", '/etc/passwd')",
+        "return assert(sqlite.open ':memory:'):exec \"VACUUM INTO '/tmp/sluice-granted.db'\"",
+    };
+    pair self;
+    sluice_options options = plain_options();
+    open_pair(&self, options);
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        char chunk[512];
+        snprintf(chunk, sizeof chunk,
+                 "%slocal ok, value, err = pcall(function() %s end)\n"
+                 "local text = tostring(ok and err or value)\n"
+                 "return text:find 'SQLITE_AUTH' and 'not allowed here' or text",
+                 left_out, refused[i]);
+        expect(&self, chunk, "not allowed here");
+    }
+    close_pair(&self);
+}
+
 static void ports(void)
 {
     pair self;
@@ -192,11 +219,8 @@ static void environment(void)
 }
 
 static const test_case cases[] = {
-    {"hosts", hosts},
-    {"ports", ports},
-    {"methods", methods},
-    {"quotas", quotas},
-    {"environment", environment},
+    {"hosts", hosts},     {"ports", ports},   {"databases", databases},
+    {"methods", methods}, {"quotas", quotas}, {"environment", environment},
     {NULL, NULL},
 };
 
