@@ -26,7 +26,7 @@ local TICK <const>, CHECKPOINT <const>, SYNC <const> = 0.1, 1, 10 -- seconds
 
 ---@class sluice.BatchOptions
 ---@field endpoint sluice.Endpoint
----@field input string|table|function a JSONL file, "-" for standard input, an array of requests, an iterator that gives them, or a sluice.BatchSource
+---@field input string|table|function a JSONL file, "-" for standard input, an array of requests, an iterator that gives them, a sluice.BatchSource, or redis.stream
 ---@field output? string|function|sluice.BatchSink a JSONL file, "-" for standard output, or a function that gets each result; without one the summary has them all, as `results`
 ---@field concurrency? integer requests at a time in the beginning; 10
 ---@field max_concurrency? integer what it may grow to while the server keeps up; `concurrency`
@@ -81,12 +81,24 @@ local OPTIONS <const> = {
   window = "count?",
 }
 
+-- Results of rows that processes share go where the rows came from.
+local function check_shared(given)
+  if type(given.input) ~= "table" or not given.input.is_shared then return end
+  for _, name in ipairs { "output", "order", "journal", "window" } do
+    if given[name] ~= nil then
+      local text = 'batch.run: option "%s" has no meaning here: who calls collect() writes the results'
+      options.misuse(text, name)
+    end
+  end
+end
+
 local function check(given)
   given = options.check("batch.run", given, OPTIONS)
   local most = given.max_concurrency
   if most and given.concurrency and most < given.concurrency then
     options.misuse('batch.run: option "max_concurrency" must be at least "concurrency", got %d', most)
   end
+  check_shared(given)
   local has, method = pcall(function() return given.endpoint.query end)
   if not has or method == nil then options.misuse 'batch.run: option "endpoint" has no method query' end
   return given
@@ -110,6 +122,7 @@ end
 
 local function open_output(run)
   local output = run.given.output
+  if run.is_shared then return run.source.out end
   if output == nil then
     run.results = {}
     return sink_of_results(run.results)
@@ -147,6 +160,10 @@ end
 
 local function begin(run)
   local source, path = run.source, journal_path(run)
+  if run.is_shared then
+    run.plan = resume.fresh(source)
+    return true
+  end
   if run.output and run.output.identity == source.identity then
     return nil, files.conflict(run.output.path, "the output is the input")
   end
@@ -181,6 +198,7 @@ end
 -- ---- running ----
 
 local function out_of(run, concurrency)
+  if run.is_shared then return run.sink end
   if run.order == "completion" then return window.direct(run.sink) end
   local rows = run.given.window or WINDOW_ROWS * concurrency
   return window.new(run.sink, run.journal, math.max(rows, #run.todo), WINDOW_BYTES, run.plan.last)
@@ -198,7 +216,7 @@ local function new_engine(run)
     endpoint = given.endpoint, source = run.source, out = run.out,
     wants_tables = run.sink.wants_tables or false, tally = plan.tally, throttle = throttle.new(start, most),
     group = run.group, attempts = given.attempts or DEFAULT_ATTEMPTS, stream = given.stream or false,
-    query_options = given.options, todo = run.todo, rules = run.rules,
+    query_options = given.options, todo = run.todo, rules = run.rules, is_shared = run.is_shared,
   }
 end
 
@@ -349,11 +367,12 @@ end
 ---returns its summary, with `stopped`. Waits.
 ---@param given sluice.BatchOptions
 ---@return sluice.BatchSummary? summary
----@return sluice.Error? err FileError, BatchConflict; `err.summary` tells what was done
+---@return sluice.Error? err FileError, BatchConflict, of Redis what its commands give; `err.summary` tells what was done
 function batch.run(given)
   given = check(given)
   local run <close> = setmetatable({
     given = given, order = given.order or "input", started = task.now(),
+    is_shared = type(given.input) == "table" and given.input.is_shared or false,
   }, closing)
   local err, ok
   run.source, err = input.open(given.input, given.max_line or MAX_LINE)

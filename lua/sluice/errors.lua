@@ -91,6 +91,7 @@ local parents = {
   FileError = false, -- a file that cannot be read or written
   BatchConflict = false, -- the files of a batch do not belong together
   MalformedRow = false, -- a row of a batch that is no request
+  PoisonedRow = false, -- a row of a shared batch that worker after worker ended with
   EndpointRaised = false, -- an endpoint, or a layer around it, that raised where it should return
   CassetteError = false, -- a recording that is not there, or cannot be read
   ListenError = false,

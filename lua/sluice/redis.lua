@@ -366,6 +366,15 @@ function metatable:__tostring()
   return self._link.object
 end
 
+---A batch that any number of processes share: the `input` of batch.run in each of them, with feed(), collect(),
+---status() and delete(). Needs Redis 6.2. See docs/batch.md. Does not wait.
+---@param given sluice.SharedBatchOptions
+---@return sluice.SharedBatch
+function redis.stream(given)
+  local made = require("sluice.batch.shared").new(given)
+  return made
+end
+
 -- ---- replies that are awkward as they come ----
 
 ---The table that a reply of names and values in turn means: HGETALL, CONFIG GET, XINFO. Never waits.

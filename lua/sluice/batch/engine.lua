@@ -36,6 +36,7 @@ local now = task.now
 ---@field attempts integer
 ---@field stream boolean
 ---@field query_options? sluice.QueryOptions
+---@field is_shared? boolean whether `out` is told what else is known of a result
 ---@field todo { row: integer, offset: integer, line?: string }[] rows before those of `source`, in order
 ---@field rules sluice.batch.Rules
 
@@ -63,6 +64,7 @@ end
 function methods:stop(reason)
   self.stopped = self.stopped or reason
   self.turn:broadcast()
+  if self.source.nudge then self.source:nudge() end
   for worker in next, self.reading do worker.task:cancel(reason) end
 end
 
@@ -118,7 +120,7 @@ local function next_row(self, worker)
   if source.is_serial then self.reading[worker] = true end
   local number, item, offset = source:next()
   if source.is_serial then self.reading[worker] = nil end
-  if not number then return nil, item end
+  if not number then return number, item end
   self.open[number] = offset or 0
   self.out:expect(number)
   return number, item, offset
@@ -135,36 +137,42 @@ local function take_again(self)
   return entry.row, entry.item, entry.tries
 end
 
--- Counts as busy from the moment that it looks for a row: a pipe may let it wait.
+-- Counts as busy from the moment that it looks for a row: a pipe may let it wait. False: look again.
 local function take_new(self, worker)
   self.busy = self.busy + 1
   local number, item = next_row(self, worker)
   if number then return number, item, 0 end
   self.busy = self.busy - 1
+  if number == false then return false end
   if item then self:fail(item) end
   self.is_exhausted = true
   self.turn:broadcast()
   return nil
 end
 
+local function wait_for_turn(self)
+  self.idle = self.idle + 1
+  local ok, raised = pcall(self.turn.wait, self.turn)
+  self.idle = self.idle - 1
+  if not ok then error(raised, 0) end
+end
+
 -- The next row; nil when there is none for this worker. Waits for its turn.
 local function take(self, worker)
   while not self.stopped do
+    local number, item, tries
     if may_go(self) then
       if self.again[1] then
         self.busy = self.busy + 1
         return take_again(self)
       end
       if not self.is_exhausted and self.out:has_room() then
-        local number, item, tries = take_new(self, worker)
+        number, item, tries = take_new(self, worker)
         if number then return number, item, tries end
       end
     end
     if self.is_exhausted and self.sleeping == 0 and not self.again[1] then return nil end
-    self.idle = self.idle + 1
-    local ok, raised = pcall(self.turn.wait, self.turn)
-    self.idle = self.idle - 1
-    if not ok then error(raised, 0) end
+    if number ~= false then wait_for_turn(self) end -- false: something has come meanwhile
   end
 end
 
@@ -212,6 +220,7 @@ local function wait_and_ask_again(self, entry, delay)
     task.sleep(delay)
     self.sleeping = self.sleeping - 1
     self.again[#self.again + 1] = entry
+    if self.source.nudge then self.source:nudge() end
     self.turn:broadcast()
   end)
 end
@@ -239,18 +248,23 @@ local function is_asked_again(self, number, item, tries, started, err)
   return true
 end
 
+-- Both give how often the endpoint itself asked again.
 local function count_failure(self, err)
   self.tally:fail(err.kind)
-  if err.attempts then self.tally.retries = self.tally.retries + math.max(#err.attempts - 1, 0) end
+  local retries = err.attempts and math.max(#err.attempts - 1, 0) or 0
+  self.tally.retries = self.tally.retries + retries
+  return retries
 end
 
-local function count_answer(self, response, started)
-  local tally, facts = self.tally, meta.at_hand(response) -- retries and streams have left some
-  tally:succeed(response, now() - started, facts and facts.ttft)
+local function count_answer(self, response, started, seconds, facts)
+  local tally, retries = self.tally, 0
+  tally:succeed(response, seconds, facts and facts.ttft)
   if facts and facts.attempts then
-    tally.retries = tally.retries + self.throttle:tries_before(facts.attempts, started)
+    retries = self.throttle:tries_before(facts.attempts, started)
+    tally.retries = tally.retries + retries
   end
   self.throttle:succeeded(self.busy)
+  return retries
 end
 
 ---Writes the results that have come: then their rows are done. Waits where the output does.
@@ -288,8 +302,13 @@ local function land(self, number)
   self.is_flushing = false
 end
 
-local function settle(self, number, id, response, err, started)
-  local entry, problem
+-- What the output of a shared batch tells to who counts for all.
+local function facts_of(is_ok, seconds, facts, retries)
+  return { ok = is_ok, seconds = seconds, ttft = facts and facts.ttft, retries = retries }
+end
+
+local function settle(self, number, id, response, err, started, tries)
+  local entry, problem, facts, retries
   if self.wants_tables then
     entry = { row = number, id = id, response = response, error = response == nil and err or nil }
   elseif response ~= nil then
@@ -297,12 +316,14 @@ local function settle(self, number, id, response, err, started)
   else
     entry = row.error_line(number, id, err)
   end
-  if response ~= nil and not problem then
-    count_answer(self, response, started)
+  local is_ok, seconds = response ~= nil and not problem, now() - started
+  if is_ok then
+    facts = meta.at_hand(response) -- retries and streams have left some
+    retries = count_answer(self, response, started, seconds, facts)
   else
-    count_failure(self, problem or err)
+    retries = count_failure(self, problem or err)
   end
-  self.out:put(number, entry)
+  self.out:put(number, entry, self.is_shared and facts_of(is_ok, seconds, facts, tries + retries) or nil)
   land(self, number)
   local reason = self.rules.is_needed and self.rules:broken_by(self.tally)
   if reason then self:stop(reason) end
@@ -316,7 +337,7 @@ local function work_on(self, number, item, tries)
     response, err = ask_safely(self, request)
     if response == nil and is_asked_again(self, number, item, tries, started, err) then return end
   end
-  settle(self, number, id, response, err, started)
+  settle(self, number, id, response, err, started, tries)
 end
 
 -- ---- workers ----

@@ -12,7 +12,8 @@ local input = {}
 
 ---Where rows come from. What has `identify` can be continued: its rows have places.
 ---@class sluice.BatchSource
----@field next fun(self: sluice.BatchSource): integer?, any, integer? the next row: its number, which grows, its text or table (false: too long), its place; nil at the end; nil and err. May wait
+---@field next fun(self: sluice.BatchSource): integer|false|nil, any, integer? the next row: its number, which grows, its text or table (false: too long), its place; nil at the end; nil and err; false where it was nudged. May wait
+---@field nudge? fun(self: sluice.BatchSource) lets go of all who wait for a row: there is something else to do
 ---@field close? fun(self: sluice.BatchSource)
 ---@field identify? fun(self: sluice.BatchSource): table?, any what all rows are known by, and how many there are; nil, or nil and err
 ---@field another? fun(self: sluice.BatchSource): sluice.BatchSource the same rows from the beginning
@@ -136,6 +137,8 @@ function input.open(given, max_line)
   if type(given) == "string" then
     if given ~= "-" then return of_path(given, max_line) end
     return serial(lines.new(core.standard(0), "standard input", nil, max_line))
+  elseif type(given) == "table" and given.is_shared then
+    return given:consume()
   elseif type(given) == "table" and type(given.next) == "function" then
     return given.identify and given or serial(given)
   elseif type(given) == "table" and not (getmetatable(given) or {}).__call then

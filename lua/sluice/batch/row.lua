@@ -54,7 +54,7 @@ end
 
 ---Reads a row: a line of JSON, or a table as it would stand there.
 ---@param number integer
----@param item any false: a line that was too long
+---@param item any false: a line that was too long; an err: of a row that cannot be asked, its id as `row_id`
 ---@return table? request
 ---@return any id what the row calls itself; nil for nothing
 ---@return sluice.Error? err of a row that is no request
@@ -66,6 +66,7 @@ function row.read(number, item)
     return of_object(number, value, true)
   end
   if item == false then return nil, nil, malformed(number, "is longer than max_line allows") end
+  if errors.is(item) then return nil, item.row_id, item end
   if not is_object(item) then return nil, nil, malformed(number, "is no table, but a " .. type(item)) end
   return of_object(number, item, false)
 end

@@ -31,9 +31,9 @@ local summary = {}
 ---@field seconds number of this run
 ---@field rows_per_second number of this run
 ---@field tokens_per_second number of this run
----@field concurrency number requests at a time, as it was in the end
----@field pauses integer times that the server asked for
----@field duplicate_ids integer ids that came again, among the first 50,000
+---@field concurrency number? requests at a time, as it was in the end; as the next two not of a collector
+---@field pauses integer? times that the server asked for
+---@field duplicate_ids integer? ids that came again, among the first 50,000
 ---@field results table[]? without an output: every result
 
 local function tokens_of(tally)
@@ -41,25 +41,43 @@ local function tokens_of(tally)
   return { total = total, input = total - output, output = output }
 end
 
+-- What counts alone say. `resumed` and `tokens_before` are those of earlier runs.
+local function of_counts(tally, seconds, resumed, tokens_before)
+  local rows = tally.ok + tally.failed
+  local per = seconds > 0 and 1 / seconds or 0
+  return {
+    rows = rows, ok = tally.ok, failed = tally.failed, resumed = resumed,
+    errors = tally.errors, retries = tally.retries,
+    tokens = tokens_of(tally),
+    latency = tally.latency:summary(), ttft = tally.ttft:summary(),
+    seconds = seconds, rows_per_second = (rows - resumed) * per,
+    tokens_per_second = (tally.tokens - tokens_before) * per,
+  }
+end
+
 ---The summary of a run that has ended.
 ---@param run table of batch.run
 ---@return sluice.BatchSummary
 function summary.of(run)
-  local engine, tally = run.engine, run.engine.tally
-  local seconds = task.now() - run.started
-  local rows = tally.ok + tally.failed
-  local per = seconds > 0 and 1 / seconds or 0
-  return {
-    rows = rows, ok = tally.ok, failed = tally.failed, resumed = run.resumed,
-    complete = engine:is_complete(), stopped = engine.stopped, resumable = run.journal ~= nil,
-    errors = tally.errors, retries = tally.retries,
-    tokens = tokens_of(tally),
-    latency = tally.latency:summary(), ttft = tally.ttft:summary(),
-    seconds = seconds, rows_per_second = (rows - run.resumed) * per,
-    tokens_per_second = (tally.tokens - run.tokens_before) * per,
-    concurrency = engine.throttle.limit // 1, pauses = engine.throttle.pauses,
-    duplicate_ids = run.rules.duplicate_ids, results = run.results,
-  }
+  local engine = run.engine
+  local told = of_counts(engine.tally, task.now() - run.started, run.resumed, run.tokens_before)
+  told.complete, told.stopped = engine:is_complete(), engine.stopped
+  told.resumable = run.journal ~= nil or run.is_shared
+  told.concurrency, told.pauses = engine.throttle.limit // 1, engine.throttle.pauses
+  told.duplicate_ids, told.results = run.rules.duplicate_ids, run.results
+  return told
+end
+
+---The summary of what all workers of a shared batch did, by its collector.
+---@param tally sluice.batch.Tally
+---@param seconds number of this collector
+---@param before { rows: integer, tokens: integer } what earlier ones had collected
+---@param is_complete boolean
+---@return sluice.BatchSummary without what concerns one process
+function summary.of_shared(tally, seconds, before, is_complete)
+  local told = of_counts(tally, seconds, before.rows, before.tokens)
+  told.complete, told.resumable = is_complete, true
+  return told
 end
 
 local PRETTY <const> = { pretty = true }
