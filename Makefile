@@ -170,6 +170,9 @@ fuzz: deps-fuzz
 	@FUZZ_TIME=$(FUZZ_TIME) tools/fuzz.sh $(BUILD)/fuzz '$(OWN_CFLAGS) $(INCLUDES)'
 
 bench: deps-bench node-packages
+	@if command -v npm >/dev/null && [ ! -d spec/bench/node/node_modules ]; then \
+	  npm ci --prefix spec/bench/node --ignore-scripts --silent || echo 'npm could not install spec/bench/node' >&2; \
+	fi
 	@$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@$(BUILD)/sluice spec/bench/run.lua
 

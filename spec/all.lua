@@ -23,7 +23,8 @@ local FIRST <const> = { ["embedding_spec.lua"] = true, ["repl_terminal_spec.lua"
 -- The long ones first: the last one to end is then a short one.
 local function spec_files()
   local files = {}
-  for size, path in output_of("find", here, "-name", "*_spec.lua", "-printf", "%s %p\n"):gmatch "(%d+) (%C+)" do
+  local listing = output_of("find", here, "-name", "*_spec.lua", "-printf", "%s %p\n")
+  for size, path in listing:gmatch "(%d+) (%C+)" do
     if not path:find "/node_modules/" then
       local size_of_it = FIRST[path:match "[^/]+$"] and math.huge or tonumber(size)
       files[#files + 1] = { path = path, size = size_of_it }
@@ -34,7 +35,7 @@ local function spec_files()
 end
 
 local COUNTS <const> = { "successes", "failures", "errors", "pending" }
-local SUMMARY <const> = "(%d+) success%a* / (%d+) failure%a* / (%d+) error%a* / (%d+) pending : ([%d.]+) seconds"
+local SUMMARY <const> = "(%d+) success%a* / (%d+) failure%a* / (%d+) error%a* / (%d+) pending : ([%d.]+) sec"
 local totals = { successes = 0, failures = 0, errors = 0, pending = 0 }
 
 -- What busted said of the file, or that it did not come to its end.
