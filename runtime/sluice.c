@@ -3,6 +3,7 @@
 #include "capabilities.h"
 #include "embedded.h"
 #include "instance.h"
+#include "lz4.h"
 #include "sandbox.h"
 
 #include <lualib.h>
@@ -100,6 +101,26 @@ static const luaL_Reg core_modules[] = {
     {NULL, NULL},
 };
 
+/** Loads an embedded file: its function, or raises. The bytes are no garbage of Lua's. */
+static void load_embedded(lua_State *L, const struct sl_embedded_file *file)
+{
+    const sl_lz4_dictionary dictionary = {sl_library_dictionary, sl_library_dictionary_size};
+    size_t size = file->unpacked_size;
+    void *user;
+    lua_Alloc allocate = lua_getallocf(L, &user);
+    unsigned char *bytes = allocate(user, NULL, 0, size);
+    if (!bytes)
+        luaL_error(L, "not enough memory");
+    int status = LUA_ERRSYNTAX;
+    if (sl_lz4_unpack(file->bytes, file->size, &dictionary, bytes, size))
+        status = luaL_loadbufferx(L, (const char *)bytes, size, file->name, "b");
+    else
+        lua_pushfstring(L, "the embedded module '%s' is damaged", file->name);
+    allocate(user, bytes, size, 0);
+    if (status != LUA_OK)
+        lua_error(L);
+}
+
 /** A searcher of package.searchers: the modules of the embedded library. */
 static int l_search_library(lua_State *L)
 {
@@ -107,8 +128,7 @@ static int l_search_library(lua_State *L)
     for (const struct sl_embedded_file *file = sl_library; file->name; file++) {
         if (strcmp(file->name, name) != 0)
             continue;
-        if (luaL_loadbufferx(L, (const char *)file->bytes, file->size, name, "b") != LUA_OK)
-            return lua_error(L);
+        load_embedded(L, file);
         sl_sandbox_push_environment(L);
         if (lua_isnil(L, -1) || !lua_setupvalue(L, -2, 1))
             lua_pop(L, 1);

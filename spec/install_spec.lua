@@ -4,13 +4,27 @@
 local support = require "support"
 
 local compiler = os.getenv "SLUICE_CC" or "cc"
-local flags = os.getenv "SLUICE_CFLAGS" or "-O1 -g"
+local flags = os.getenv "SLUICE_CFLAGS" or "-O2 -g"
 
 local function output(command, ...)
   local result = support.shell(command:format(...))
   if result.status ~= 0 then error(("%s: status %s\n%s"):format(command, result.status, result.err), 0) end
   return result.out
 end
+
+-- Bytes of the program without its symbols: what is downloaded.
+local MOST <const> = 1500000
+
+describe("the program", function()
+  it("is small", function()
+    if flags:find "fsanitize" or not flags:find "%-O2" then return pending "only built with -O2" end
+    local size = support.with_file("", function(path)
+      output("strip -o %s %s", path, support.quote(support.binary))
+      return #support.read_file(path)
+    end)
+    assert.is_true(size > MOST / 2 and size <= MOST, ("%d bytes, %d too many"):format(size, size - MOST))
+  end)
+end)
 
 describe("an installed libsluice", function()
   local stage

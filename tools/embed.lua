@@ -1,14 +1,16 @@
 -- SPDX-License-Identifier: MIT
 -- Turns Lua files into a C file that holds their bytecode, with names and lines for tracebacks.
 --
---     lua5.4 tools/embed.lua OUTPUT.c SYMBOL FOLDER|NAME=FILE...
+--     lua5.4 tools/embed.lua [--pack] OUTPUT.c SYMBOL FOLDER|NAME=FILE...
 --
+-- --pack: as blocks of LZ4 with a dictionary, SYMBOL_dictionary: half of the bytes.
 -- A folder stands for every Lua file below it: lua/sluice/http.lua of the folder lua is sluice.http,
 -- lua/sluice/init.lua is sluice. Paths stay in the chunk names as they were given, so give them
 -- relative to the root of the project.
 
 package.path = (arg[0]:match("^.*/") or "") .. "?.lua"
 local files = require "files"
+local lz4 = require "lz4"
 
 local function fail(format, ...)
   io.stderr:write("embed: ", format:format(...), "\n")
@@ -53,8 +55,8 @@ end
 
 local BYTES_PER_LINE <const> = 32
 
-local function write_bytes(out, index, bytes)
-  out:write("static const unsigned char file_", index, "[] = {\n")
+local function write_bytes(out, name, bytes)
+  out:write(name, "[] = {\n")
   for at = 1, #bytes, BYTES_PER_LINE do
     local line = { bytes:byte(at, math.min(at + BYTES_PER_LINE - 1, #bytes)) }
     out:write(table.concat(line, ","), ",\n")
@@ -78,22 +80,56 @@ end
 
 local function write(out, symbol, modules)
   out:write("/* Written by tools/embed.lua. */\n#include \"embedded.h\"\n\n")
-  for index, module in ipairs(modules) do write_bytes(out, index, module.bytes) end
+  for index, module in ipairs(modules) do
+    write_bytes(out, "static const unsigned char file_" .. index, module.packed or module.bytes)
+  end
   out:write("\nextern const struct sl_embedded_file ", symbol, "[];\n")
   out:write("const struct sl_embedded_file ", symbol, "[] = {\n")
   for index, module in ipairs(modules) do
-    out:write(("    {\"%s\", file_%d, sizeof(file_%d)},\n"):format(module.name, index, index))
+    local row = "    {\"%s\", file_%d, sizeof(file_%d), %d},\n"
+    out:write(row:format(module.name, index, index, module.packed and #module.bytes or 0))
   end
-  out:write("    {NULL, NULL, 0},\n};\n")
+  out:write("    {NULL, NULL, 0, 0},\n};\n")
 end
 
+-- ---- packing ----
+
+-- Modules resemble each other: with some of them as a dictionary the others become a third smaller. It is not
+-- packed itself, and what is further back than 64 KB no block can reach.
+local DICTIONARY_SIZE <const> = 60000
+local DICTIONARY_STEP <const> = 10
+
+local function make_dictionary(modules)
+  local pieces, size = {}, 0
+  for index = 1, #modules, DICTIONARY_STEP do
+    local bytes = modules[index].bytes
+    if size + #bytes <= DICTIONARY_SIZE then
+      pieces[#pieces + 1] = bytes
+      size = size + #bytes
+    end
+  end
+  return lz4.dictionary(table.concat(pieces))
+end
+
+local function pack(out, symbol, modules)
+  local dictionary = make_dictionary(modules)
+  for _, module in ipairs(modules) do module.packed = lz4.pack(module.bytes, dictionary) end
+  write(out, symbol, modules)
+  out:write("\n")
+  write_bytes(out, ("const unsigned char %s_dictionary"):format(symbol), dictionary.bytes)
+  out:write(("const size_t %s_dictionary_size = sizeof(%s_dictionary);\n"):format(symbol, symbol))
+end
+
+local packed = arg[1] == "--pack"
+if packed then table.remove(arg, 1) end
 local output, symbol = arg[1], arg[2]
-if not arg[3] then fail("usage: embed.lua OUTPUT.c SYMBOL FOLDER|NAME=FILE...") end
+if not arg[3] then fail("usage: embed.lua [--pack] OUTPUT.c SYMBOL FOLDER|NAME=FILE...") end
 local modules = collect(3)
 for _, module in ipairs(modules) do module.bytes = compile(module.path) end
 local out, message = io.open(output .. ".new", "wb")
 if not out then fail("%s", message) end
-write(out, symbol, modules)
+local put = packed and pack or write
+put(out, symbol, modules)
 if not arg[3]:find("=", 1, true) then
   write_source(out, symbol, (arg[3]:gsub("/+$", "")))
   write_warm_up(out, symbol, modules)
