@@ -7,7 +7,7 @@
 --
 -- POST /chat (an array of messages, or { messages }) streams; POST /query gives { response }; GET /endpoints; GET /health.
 local sluice = require "sluice"
-local json, layers, web = sluice.json, sluice.layers, sluice.web
+local health, json, layers, web = sluice.health, sluice.json, sluice.layers, sluice.web
 
 local listen, name = "127.0.0.1:8080", nil
 while arg[1] do
@@ -74,12 +74,8 @@ app:get("/endpoints", function()
   end
   return { json = list }
 end)
-app:get("/health", function()
-  local endpoint, err = endpoints:get(name)
-  local reason = err and err.message or endpoint.state.ready ~= "READY" and "it is " .. endpoint.state.ready
-  if not reason then return { json = { endpoint = name, ready = true } } end
-  return { status = 503, json = { endpoint = name, ready = false, reason = reason } }
-end)
+local monitor <close> = health.monitor { endpoints = { chat } } -- asks for its state: no tokens
+web.health(monitor, app)                                  -- /health, /ready, /live
 
 local server = assert(app:listen(listen))
 print("http://" .. server.address)

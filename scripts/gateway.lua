@@ -8,6 +8,7 @@
 -- FILE has a line `NAME KEY` for each caller; without it anyone may ask.
 local sluice = require "sluice"
 local json, layers, web = sluice.json, sluice.layers, sluice.web
+local monitor <close> = sluice.health.monitor { needs = "any" } -- asks for states: no tokens
 local listen, callers, wanted = "127.0.0.1:8080", nil, {}
 
 local function read_keys(path)
@@ -22,10 +23,8 @@ end
 while arg[1] do
   local word = table.remove(arg, 1)
   local model, names = word:match "^([^=,]+)=(.+)$"
-  if word == "--listen" then
-    listen = table.remove(arg, 1)
-  elseif word == "--keys" then
-    callers = read_keys(table.remove(arg, 1))
+  if word == "--listen" then listen = table.remove(arg, 1)
+  elseif word == "--keys" then callers = read_keys(table.remove(arg, 1))
   elseif model then
     wanted[model] = {}
     for name in names:gmatch "[^,]+" do table.insert(wanted[model], name) end
@@ -44,6 +43,7 @@ end
 
 local function upstream(name)
   return sluice.pipeline(workspace:endpoint(name), {
+    monitor:layer(),                                       -- hears what comes back, for /health
     layers.breaker {},                                     -- leaves an endpoint that fails alone for a while
     layers.retry { attempts = 3 },                         -- until the first content, never after it
     layers.limit { queue_timeout = 10 },                   -- heeds the server's limits; rate = N sets one
@@ -96,12 +96,11 @@ local function ask(needed)
   end
 end
 
-local function describe(name)
-  return { id = name, object = "model", created = 0, owned_by = "sluice" }
-end
+local function describe(name) return { id = name, object = "model", created = 0, owned_by = "sluice" } end
 
 local app = web.app { max_body = 16 << 20 }
-if callers then app:use(web.api_keys(callers)) end
+if callers then app:use(web.api_keys(callers, { open = { "/health", "/ready", "/live" } })) end
+web.health(monitor, app)
 app:post("/v1/chat/completions", ask "messages")
 app:post("/v1/completions", ask "prompt")
 app:post("/v1/embeddings", ask "input")

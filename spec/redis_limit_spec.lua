@@ -92,6 +92,7 @@ describe("layers.limit with its state in Redis", function()
     assert.equal(0, wait)
     assert.is_true(mine:pause(ticket, 0.3))
     assert.is_false(mine:pause(ticket, 0.1))
+    assert.is_true(mine:paused_for() > 0.2)
     mine:settle(ticket)
     client:ping() -- what was posted has arrived
     wait = theirs:take(0)

@@ -22,6 +22,7 @@
 ---@field stream sluice.stream answers as they are made
 ---@field redis sluice.redis the Redis client
 ---@field sqlite sluice.sqlite databases in files and in memory
+---@field health sluice.health whether endpoints are well
 ---@field headers sluice.headers header fields
 ---@field response sluice.response responses of handlers and transports
 ---@field workspace fun(given?: sluice.WorkspaceOptions): sluice.Workspace?, sluice.Error? a workspace: where it is, who calls
@@ -51,6 +52,7 @@ local modules = {
   transports = true, redis = true, batch = true, metrics = true, statistics = true, bundle = true,
   sqlite = true,
   report = true,
+  health = true,
 }
 
 local function unknown(name)

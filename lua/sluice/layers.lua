@@ -8,6 +8,8 @@ local options = require "sluice.options"
 ---@field stream? fun(self: sluice.Endpoint, request: table, options?: sluice.QueryOptions): sluice.Stream?, sluice.Error? an answer as it is made
 ---@field name? string
 ---@field host? string
+---@field serving_state? fun(self: sluice.Endpoint, options?: { timeout?: number }): sluice.ServingState?, sluice.Error? whether it says it is ready; costs no tokens
+---@field available_in? fun(self: sluice.Endpoint): number seconds until it may be asked, 0: now; an open breaker, a pause after a 429; never waits
 ---@field honours_timeout? boolean whether `options.timeout.total` alone bounds a query; layers do not pass it on
 
 ---@alias sluice.AroundCall fun(inner: sluice.Endpoint, request: table, options?: table): table?, sluice.Error?
@@ -53,6 +55,14 @@ function layers.around(what)
     end
     return setmetatable(outer, { __name = "sluice.endpoint", __index = reach_inside(inner) })
   end
+end
+
+---How long an endpoint is left alone, as it says of itself: 0 where it does not. Never waits.
+---@param endpoint sluice.Endpoint
+---@return number seconds
+function layers.available_in(endpoint)
+  local ask = endpoint.available_in
+  return ask and ask(endpoint) or 0
 end
 
 ---A copy of options with some of them replaced.

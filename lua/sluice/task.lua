@@ -96,6 +96,10 @@ task.set_local = core.set_local
 ---@return boolean
 task.cancelled = core.cancelled
 
+---Seconds until the nearest deadline around the caller ends its waits; math.huge where there is none.
+---@return number
+task.time_left = core.time_left
+
 -- ---- semaphores ----
 
 ---@class sluice.Semaphore

@@ -14,9 +14,10 @@ local web = {}
 
 ---Middleware for callers with API keys; see sluice.web.api_keys.
 ---@param callers table<string, string|sluice.Secret> by name
+---@param given? { open?: string[] } `open`: paths that anyone may ask
 ---@return fun(next: function): fun(request: sluice.web.Request): any, table?
-function web.api_keys(callers)
-  local middleware = require("sluice.web.api_keys").new(callers)
+function web.api_keys(callers, given)
+  local middleware = require("sluice.web.api_keys").new(callers, given)
   return middleware
 end
 
@@ -42,6 +43,15 @@ end
 function web.tasks()
   local handler = require("sluice.web.observe").tasks()
   return handler
+end
+
+---Handlers that tell a load balancer how a monitor's endpoints are; see sluice.web.health.
+---@param monitor sluice.Monitor
+---@param app? sluice.web.App gets the routes /health, /live and /ready
+---@return sluice.web.HealthHandlers
+function web.health(monitor, app)
+  local handlers = require("sluice.web.health").new(monitor, app)
+  return handlers
 end
 
 ---@class sluice.web.App a set of routes; also a transport
@@ -70,6 +80,7 @@ function web.app(given)
   return setmetatable({
     _router = routers.new(),
     _middleware = {},
+    _is_stopping = false,
     _max_body = given.max_body or MAX_BODY,
     _fresh_id = id_maker(),
   }, metatable)
@@ -390,6 +401,12 @@ local function with_json_body(given)
   copy.headers = headers.new(given.headers)
   if not copy.headers["content-type"] then copy.headers["content-type"] = "application/json" end
   return copy
+end
+
+---Whether a server of the app is about to stop: server:stop was called, or its server:serve was cancelled. Never waits.
+---@return boolean
+function methods:is_stopping()
+  return self._is_stopping
 end
 
 ---Answers a request in process: the app as a transport. The handler runs in the task that calls, so

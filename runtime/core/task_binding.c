@@ -69,6 +69,17 @@ static int l_task_cancelled(lua_State *L)
     return 1;
 }
 
+static int l_task_time_left(lua_State *L)
+{
+    sl_core *core = sl_core_find(L);
+    sl_task *task = core ? core->current : NULL;
+    lua_Number seconds = HUGE_VAL;
+    if (task && task->scope->due != INT64_MAX)
+        seconds = (lua_Number)(task->scope->due - sl_now_running(L)) / 1e6;
+    lua_pushnumber(L, seconds < 0 ? 0 : seconds);
+    return 1;
+}
+
 static int l_task_check(lua_State *L)
 {
     sl_wait_check(L);
@@ -213,6 +224,7 @@ static const luaL_Reg task_functions[] = {
     {"check", l_task_check},
     {"get_local", l_local_get},
     {"set_local", l_local_set},
+    {"time_left", l_task_time_left},
     {"scope", l_scope_run},
     {"timeout", l_scope_timeout},
     {"shield", l_scope_shield},

@@ -4,6 +4,7 @@
 local client = require "sluice.endpoints.client"
 local options = require "sluice.options"
 local query_options = require "sluice.endpoints.query_options"
+local state = require "sluice.serving.state"
 
 local databricks = {}
 
@@ -61,6 +62,27 @@ function methods:query(request, given)
     timeout = given.timeout,
     request_id = given.request_id,
   }
+end
+
+local STATE <const> = { timeout = "table|number?" }
+
+---Whether the endpoint says that it is ready. Costs no tokens, and wakes nothing that is scaled to zero. Waits.
+---@param given? { timeout?: number|sluice.Timeout } seconds
+---@return sluice.ServingState? state
+---@return sluice.Error? err as of serving_endpoints:get
+function methods:serving_state(given)
+  options.method("endpoint:serving_state", self, "_client")
+  given = options.check("endpoint:serving_state", given, STATE)
+  local endpoint, err = self._client:call {
+    method = "GET",
+    path = "/api/2.0" .. self._path,
+    operation = "get endpoint",
+    object = self.name,
+    timeout = given.timeout,
+  }
+  if endpoint == nil then return nil, err end
+  local ready = state.of(endpoint)
+  return { ready = ready == "READY", state = tostring(ready), detail = state.describe(endpoint) }
 end
 
 ---Asks the model once, for an answer as it is made. Returns when the first content, the end or an err is

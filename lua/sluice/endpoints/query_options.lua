@@ -6,6 +6,7 @@
 ---@field request_id? string sent as X-Request-Id
 ---@field served_model? string asks one served model of the endpoint instead of the routes' choice
 ---@field cache? "no-store"|"refresh"|"only-if-cached"|{ max_age: number } read by layers.cache
+---@field probe? boolean a look at whether the endpoint is well: not tried again, not hedged, not answered by another endpoint
 ---@field progress? any read by those who show progress
 
 ---@type sluice.OptionSpec
@@ -14,6 +15,7 @@ local query_options = {
   request_id = "string?",
   served_model = "string?",
   cache = "any?",
+  probe = "boolean?",
   progress = "any?",
 }
 

@@ -8,6 +8,7 @@ local options = require "sluice.options"
 local streams = require "sluice.stream"
 local system = require "sluice.core.system"
 local task = require "sluice.task"
+local verdict = require "sluice.health.verdict"
 local window = require "sluice.retry.window"
 
 ---The state of a breaker layer: `endpoint.breaker`.
@@ -53,24 +54,6 @@ function metatable.__tojson(breaker)
   return counts
 end
 
--- What tells that the server is in trouble, or cannot be reached. Not what the caller did wrong, what we
--- turned away ourselves, and what the caller gave up.
-local FAILURES <const> = {
-  ServiceError = true, TooManyRequests = true, ConnectError = true, TLSError = true, TimeoutError = true,
-  ProtocolError = true,
-}
-
-local function is_failure(err)
-  if not errors.is(err) or err.limit == "queue" then return false end
-  return errors.nearest(err.kind, FAILURES) or false
-end
-
--- An answer that refuses what was asked for comes from a server that works; an err of our own says
--- nothing about it.
-local function is_answer(err)
-  return errors.is(err) and err:is "APIError" and err.kind ~= "Cancelled"
-end
-
 local function new_breaker(given)
   return setmetatable({
     state = "closed", passed = 0, failed = 0, refused = 0, opened = 0, opens_at = nil,
@@ -80,7 +63,7 @@ local function new_breaker(given)
     _cooldown = given.cooldown or 10,
     _max_cooldown = given.max_cooldown or 60,
     _probes = given.probes or 1,
-    _is_failure = given.is_failure or is_failure,
+    _is_failure = given.is_failure or verdict.is_failure,
     _on_change = given.on_change,
     _random = given.random or system.random_float,
     _in_row = 0, -- openings since it was last closed
@@ -132,17 +115,23 @@ local function refuse(breaker, inner, seconds)
   })
 end
 
+-- How long nobody may go, for certain; nil where one may.
+local function closed_for(breaker)
+  if breaker.state == "closed" then return nil end
+  if breaker.state == "open" then
+    local left = breaker.opens_at - task.now()
+    return left > 0 and left or nil
+  end
+  if breaker._under_way + breaker._proven < breaker._probes then return nil end
+  return math.min(PROBE_TIME, breaker._cooldown)
+end
+
 -- The turn in which a request goes; nil and err when it may not.
 local function enter(breaker, inner)
   if breaker.state == "closed" then return breaker._turn end
-  if breaker.state == "open" then
-    local left = breaker.opens_at - task.now()
-    if left > 0 then return refuse(breaker, inner, left) end
-    change(breaker, "half_open")
-  end
-  if breaker._under_way + breaker._proven >= breaker._probes then
-    return refuse(breaker, inner, math.min(PROBE_TIME, breaker._cooldown))
-  end
+  local seconds = closed_for(breaker)
+  if seconds then return refuse(breaker, inner, seconds) end
+  if breaker.state == "open" then change(breaker, "half_open") end
   breaker._under_way = breaker._under_way + 1
   return breaker._turn
 end
@@ -180,7 +169,7 @@ local function count(breaker, turn, err)
     succeed(breaker, turn)
   elseif breaker._is_failure(err) then
     fail(breaker, turn, err)
-  elseif is_answer(err) then
+  elseif verdict.is_answer(err) then
     succeed(breaker, turn)
   end
 end
@@ -257,7 +246,11 @@ local function breaker_layer(given)
     return stream_of(breaker, inner, request, query_options)
   end
 
-  return layers.around { query = query, stream = stream, fields = { breaker = breaker } }
+  return function(inner)
+    local function available_in() return math.max(closed_for(breaker) or 0, layers.available_in(inner)) end
+    local fields = { breaker = breaker, available_in = available_in }
+    return layers.around { query = query, stream = stream, fields = fields } (inner)
+  end
 end
 
 return breaker_layer

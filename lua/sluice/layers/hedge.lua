@@ -200,7 +200,10 @@ local function hedge_layer(given)
       counts = { sent = 0, won = 0, refused = 0 },
     }
     local function through(method)
-      return function(_, request, query_options) return ask(hedge, method, inner, request, query_options) end
+      return function(_, request, query_options)
+        if query_options and query_options.probe then return inner[method](inner, request, query_options) end
+        return ask(hedge, method, inner, request, query_options)
+      end
     end
     return layers.around {
       query = through "query",

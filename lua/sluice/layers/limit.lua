@@ -271,11 +271,18 @@ end
 ---@return sluice.Layer
 local function limit_layer(given)
   local limiter = new_limiter(options.check("layers.limit", given, LIMIT))
-  return layers.around {
-    query = function(inner, request, asked) return query(limiter, inner, request, asked) end,
-    stream = function(inner, request, asked) return stream(limiter, inner, request, asked) end,
-    fields = { limiter = limiter },
-  }
+  local state = limiter._state
+
+  return function(inner)
+    local function available_in()
+      return math.max(state.paused_for and state:paused_for() or 0, layers.available_in(inner))
+    end
+    return layers.around {
+      query = function(_, request, asked) return query(limiter, inner, request, asked) end,
+      stream = function(_, request, asked) return stream(limiter, inner, request, asked) end,
+      fields = { limiter = limiter, available_in = available_in },
+    } (inner)
+  end
 end
 
 return limit_layer

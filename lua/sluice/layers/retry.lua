@@ -34,7 +34,10 @@ local function retry_layer(given)
       policy = common:with_budget(budget)
     end
     return layers.around {
-      query = function(_, request, options) return policy:run(query, inner, request, options) end,
+      query = function(_, request, options)
+        if options and options.probe then return inner:query(request, options) end
+        return policy:run(query, inner, request, options)
+      end,
       stream = function(_, request, options) return policy:run(stream, inner, request, options) end,
       fields = { retry_budget = budget or nil },
     } (inner)

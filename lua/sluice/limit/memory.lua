@@ -162,6 +162,12 @@ function methods:pause(ticket, seconds)
   return true
 end
 
+---How much longer a 429 holds everybody back. Never waits.
+---@return number seconds
+function methods:paused_for()
+  return math.max(0, self._paused_until - task.now())
+end
+
 ---Heeds what the server says is left.
 ---@param facts sluice.limit.Fact[]
 function methods:told(facts)

@@ -145,6 +145,13 @@ function methods:pause(ticket, seconds)
   return true
 end
 
+---How much longer a 429 holds everybody back, as far as this process knows. Never waits.
+---@return number seconds
+function methods:paused_for()
+  if self._local then return self._local:paused_for() end
+  return math.max(0, self._known_until - task.now())
+end
+
 ---Heeds what the server says is left. Never waits.
 ---@param facts sluice.limit.Fact[]
 function methods:told(facts)

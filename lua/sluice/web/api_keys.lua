@@ -7,6 +7,8 @@ local secret = require "sluice.secret"
 
 local api_keys = {}
 
+local API_KEYS <const> = { open = "table?" }
+
 -- The key of a request: `Authorization: Bearer KEY` (RFC 6750), or `x-api-key: KEY`.
 local function key_of(request)
   local field = secret.reveal(request.headers.authorization)
@@ -46,16 +48,19 @@ end
 ---`Authorization: Bearer KEY` or as `x-api-key: KEY`, goes on with `request.caller` set to the name; any
 ---other gets 401. A preflight of CORS has no key: put web.cors before it.
 ---@param callers table<string, string|sluice.Secret> by name; a key of a caller is kept as a secret
+---@param given? { open?: string[] } `open`: paths that anyone may ask, such as "/health"
 ---@return fun(next: function): fun(request: sluice.web.Request): any, table?
-function api_keys.new(callers)
-  local keys = kept(callers)
+function api_keys.new(callers, given)
+  local keys, open = kept(callers), {}
+  for _, path in ipairs(options.check("web.api_keys", given, API_KEYS).open or {}) do open[path] = true end
   return function(next_handler)
     return function(request)
-      local given = key_of(request)
-      if type(given) ~= "string" or given == "" then
+      if open[request.path] then return next_handler(request) end
+      local key = key_of(request)
+      if type(key) ~= "string" or key == "" then
         return refuse "an API key is needed: send Authorization: Bearer KEY"
       end
-      local caller = caller_of(keys, given)
+      local caller = caller_of(keys, key)
       if not caller then return refuse "the API key is not known here" end
       request.caller = caller
       return next_handler(request)

@@ -178,6 +178,7 @@ end
 ---@field max_connections? integer more wait in the kernel; 16384 by default
 ---@field body_rate? integer bytes a second that a body must bring, over each stretch of timeout.body; 128 by default
 ---@field timeout? sluice.web.ListenTimeout
+---@field drain? number seconds that a server goes on taking requests once it is to stop: what asks app:is_stopping, as web.health does, tells load balancers meanwhile (0)
 ---@field tls? sluice.web.ListenTLS TLS 1.2 and 1.3 instead of plain sockets
 ---@field access_log? boolean a line of sluice.log for each request, level info, also for those that no handler saw; false by default
 
@@ -196,7 +197,7 @@ local TLS = { certificate = "string", key = "string" }
 ---@field linger? number for one to take the refusal of its request (2)
 local LISTEN_OPTIONS = {
   max_connections = "count?", body_rate = "integer?", timeout = "table?", access_log = "boolean?",
-  tls = "table?",
+  tls = "table?", drain = "seconds?",
 }
 local TIMEOUTS = {
   head = "seconds?", body = "seconds?", idle = "seconds?", stall = "seconds?", linger = "seconds?",
@@ -247,6 +248,8 @@ function servers.listen(app, address, given)
   local server = setmetatable({
     address = bound,
     url = not bound:find("^unix:") and (given.tls and "https://" or "http://") .. bound or nil,
+    _app = app,
+    _drain = given.drain or 0,
     _listener = listener,
     _group = group,
   }, metatable)
@@ -274,6 +277,8 @@ end
 function methods:stop(grace)
   options.argument("server:stop", "grace", grace, "seconds?")
   grace = grace or GRACE
+  self._app._is_stopping = true
+  if grace > 0 and self._drain > 0 then task.sleep(self._drain) end
   self._listener:stop()
   if grace > 0 then task.timeout(grace, self._listener.drained, self._listener) end
   self:close()
