@@ -93,6 +93,7 @@ local parents = {
   MalformedRow = false, -- a row of a batch that is no request
   PoisonedRow = false, -- a row of a shared batch that worker after worker ended with
   EndpointRaised = false, -- an endpoint, or a layer around it, that raised where it should return
+  LogMismatch = false, -- an inference log without the columns that are needed, or of another version
   CassetteError = false, -- a recording that is not there, or cannot be read
   ListenError = false,
   MalformedRequest = false, -- this one and those below: what a handler of a web app sees of its client

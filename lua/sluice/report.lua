@@ -30,6 +30,7 @@ local HUNDRED <const>, ROUNDING <const> = 100, 1e-6
 
 ---@class sluice.ReportOptions
 ---@field source sluice.ReportSource the log
+---@field table? string its name in a database, "inference_log"
 ---@field by? string the column that names the variant, "variant"; "served_entity_id", or a name in a JSON column: "response.model"
 ---@field control string the variant that the others are compared with
 ---@field split? table<string, number> what share of the requests each variant should have, in percent: others are left out, and the sample ratio is checked
@@ -40,7 +41,7 @@ local HUNDRED <const>, ROUNDING <const> = 100, 1e-6
 ---@field tolerance? { success?: number, latency?: number } differences that do not matter: 0.01 (a point), 0.1 (a tenth)
 ---@field title? string
 local OPTIONS <const> = {
-  source = "any", by = "name?", control = "name", split = "table?", since = "number?",
+  source = "any", table = "name?", by = "name?", control = "name", split = "table?", since = "number?",
   before = "number?", minimum = "count?", tolerance = "table?", title = "string?",
   level = function(value)
     return type(value) == "number" and value > 0 and value < 1, "a number between 0 and 1"
@@ -119,7 +120,7 @@ local function read_options(given)
     tolerance = {
       success = tolerance.success or TOLERANCE.success, latency = tolerance.latency or TOLERANCE.latency,
     },
-    source = sources.of("report.ab", given.source),
+    source = sources.of("report.ab", given.source, given.table),
     wanted = {
       by = read_path(given.by or "variant"), since = given.since and given.since * 1000,
       before = given.before and given.before * 1000,

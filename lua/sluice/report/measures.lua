@@ -44,7 +44,8 @@ end
 local function signed(write)
   return function(value)
     local text = write(value)
-    return value > 0 and text:find "[1-9]" and "+" .. text or text
+    if not text:find "[1-9]" then return (text:gsub("^%-", "")) end
+    return value > 0 and "+" .. text or text
   end
 end
 

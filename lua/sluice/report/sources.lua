@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Where a report reads its rows: a list or a function.
+-- Where a report reads its rows: a list, a function, or a database.
 
 local errors = require "sluice.errors"
 local options = require "sluice.options"
@@ -7,9 +7,9 @@ local rows = require "sluice.report.rows"
 
 local sources = {}
 
----A log: an array of rows, or a function that gives an iterator over rows (called for each report, with `since` and
----`before` in seconds). Rows have the columns of docs/ab.md.
----@alias sluice.ReportSource table[]|(fun(since: number?, before: number?): fun(): table?)
+---A log: an array of rows, a function that gives an iterator over rows (called for each report, with `since` and `before`
+---in seconds), or a database of sluice.sqlite. Rows have the columns of docs/ab.md.
+---@alias sluice.ReportSource table[]|(fun(since: number?, before: number?): fun(): table?)|sluice.sqlite.Database
 
 ---@class sluice.report.Source
 ---@field read fun(self: sluice.report.Source, wanted: sluice.report.Wanted): sluice.report.Counted?, sluice.Error?
@@ -44,12 +44,16 @@ end
 ---The source that an option means. Raises where it is none.
 ---@param where string for the message
 ---@param source any
+---@param table_name? string
 ---@return sluice.report.Source
-function sources.of(where, source)
+function sources.of(where, source, table_name)
   local kind = type(source)
   if kind == "function" then return of_function(source) end
   if kind == "table" and getmetatable(source) == nil then return of_list(source) end
-  local wants = "an array of rows, or a function that gives an iterator"
+  if kind == "table" and getmetatable(source).__name == "sluice.sqlite.database" then
+    return require("sluice.report.database").of(where, source, table_name)
+  end
+  local wants = "an array of rows, a function that gives an iterator, or a database"
   options.misuse('%s: option "source" must be %s, got %s', where, wants, options.type_name(source))
 end
 

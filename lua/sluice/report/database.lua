@@ -1,0 +1,195 @@
+-- SPDX-License-Identifier: MIT
+-- Tallies an inference log that is a table of SQLite: only the columns that are needed leave it, and no row is kept.
+
+local errors = require "sluice.errors"
+local options = require "sluice.options"
+local rows = require "sluice.report.rows"
+local tally = require "sluice.report.tally"
+
+local math_type <const> = math.type
+
+local database = {}
+
+local TABLE <const> = "inference_log"
+
+-- Of the file, as layers.capture writes it; 0 is a file of somebody else's making, whose columns tell.
+local VERSION <const> = 1
+
+-- What the report reads where it is there; the first of those in a row that the table has.
+local OPTIONAL <const> = {
+  { "timestamp_ms", "request_time" }, { "execution_time_ms", "execution_duration_ms" }, { "error_kind" },
+  { "ttft_ms" }, { "input_tokens" }, { "output_tokens" }, { "cache_result" },
+}
+
+-- What the warehouse's tables do not have either: its absence is no news.
+local UNTOLD <const> = { error_kind = true, cache_result = true, timestamp_ms = true }
+
+local function mismatch(object, message)
+  return errors.new("LogMismatch", { operation = "read inference log", object = object, message = message })
+end
+
+local function quoted(name)
+  return '"' .. name .. '"'
+end
+
+-- The columns to read, by the name that the report has for them; nil for those that are not there.
+local function find_columns(name, wanted, there)
+  local found, missing = {}, {}
+  for _, needed in ipairs { wanted.by[1], "status_code" } do
+    if not there[needed] then
+      local hint = options.hint(needed, there)
+      return nil, mismatch(name, ('it has no column "%s"%s'):format(needed, hint))
+    end
+  end
+  for _, names in ipairs(OPTIONAL) do
+    for _, each in ipairs(names) do found[names[1]] = found[names[1]] or there[each] and each end
+    if not found[names[1]] and not UNTOLD[names[1]] then missing[#missing + 1] = names[1] end
+  end
+  if (wanted.since or wanted.before) and not found.timestamp_ms then
+    return nil, mismatch(name, "it has no time of its rows, neither timestamp_ms nor request_time")
+  end
+  return found, missing
+end
+
+local function variant_expression(by)
+  if #by == 1 then return quoted(by[1]) end
+  return ("json_extract(%s, '$.%s')"):format(quoted(by[1]), table.concat(by, ".", 2))
+end
+
+local function time_expression(column)
+  if column == "timestamp_ms" then return quoted(column) end
+  return ("CAST(ROUND((julianday(%s) - 2440587.5) * 86400000) AS INTEGER)"):format(quoted(column))
+end
+
+local function select_statement(name, wanted, found)
+  local function column(its)
+    return found[its] and quoted(found[its]) or "NULL"
+  end
+  local success = "status_code BETWEEN 200 AND 299"
+  if found.error_kind then success = success .. " AND error_kind IS NULL" end
+  local conditions, values = {}, {}
+  for _, bound in ipairs { { wanted.since, ">=" }, { wanted.before, "<" } } do
+    if bound[1] then
+      conditions[#conditions + 1] = ("%s %s ?"):format(time_expression(found.timestamp_ms), bound[2])
+      values[#values + 1] = bound[1]
+    end
+  end
+  local where = #conditions > 0 and " WHERE " .. table.concat(conditions, " AND ") or ""
+  local parts = {
+    variant_expression(wanted.by), success, column "execution_time_ms", column "ttft_ms",
+    column "input_tokens", column "output_tokens", found.cache_result and "cache_result = 'hit'" or "0",
+  }
+  return ("SELECT %s FROM %s%s"):format(table.concat(parts, ", "), name, where), values
+end
+
+-- ---- rows; the loop is what a report of a million of them consists of ----
+
+local function new_sums()
+  return {
+    requests = 0, successes = 0, cached = 0, latency = {}, ttft = {},
+    inputs = 0, input = 0, input_squares = 0, outputs = 0, output = 0, output_squares = 0,
+  }
+end
+
+local function add_cells(sums, cells)
+  local input, output = cells[5], cells[6]
+  sums.requests = sums.requests + 1
+  if math_type(input) then
+    sums.inputs, sums.input = sums.inputs + 1, sums.input + input
+    sums.input_squares = sums.input_squares + input * input
+  end
+  if cells[2] ~= 1 then return end
+  sums.successes = sums.successes + 1
+  local latency, ttft = cells[3], cells[4]
+  if math_type(latency) then sums.latency[latency] = (sums.latency[latency] or 0) + 1 end
+  if math_type(ttft) then
+    local whole = ttft // 1
+    sums.ttft[whole] = (sums.ttft[whole] or 0) + 1
+  end
+  if math_type(output) then
+    sums.outputs, sums.output = sums.outputs + 1, sums.output + output
+    sums.output_squares = sums.output_squares + output * output
+  end
+end
+
+local function read_sums(db, statement, values)
+  local by_variant = {}
+  for cells in db:cells(statement, table.unpack(values)) do
+    local name = cells[1]
+    local sums = by_variant[name]
+    if not sums then
+      sums = new_sums()
+      by_variant[name] = sums
+    end
+    if cells[7] == 1 then sums.cached = sums.cached + 1 else add_cells(sums, cells) end
+  end
+  return by_variant
+end
+
+local function tally_of(sums)
+  local its = tally.new()
+  its.requests, its.successes, its.cached = sums.requests, sums.successes, sums.cached
+  for _, kind in ipairs { "latency", "ttft" } do
+    for value, times in next, sums[kind] do tally.add_time(its, kind, value, times) end
+  end
+  its.input_tokens = { count = sums.inputs, sum = sums.input, squares = sums.input_squares }
+  its.output_tokens = { count = sums.outputs, sum = sums.output, squares = sums.output_squares }
+  return its
+end
+
+local function counted_of(by_variant, missing)
+  local counted = rows.nothing()
+  counted.missing = missing
+  for name, sums in next, by_variant do
+    local count = sums.requests + sums.cached
+    counted.rows = counted.rows + count
+    if type(name) == "userdata" or name == "" then
+      counted.nameless = counted.nameless + count
+    else
+      counted.tallies[tostring(name)] = tally_of(sums)
+    end
+  end
+  return counted
+end
+
+-- ---- the source ----
+
+local function check_version(db, name)
+  local row, err = db:first "PRAGMA user_version"
+  if not row then return nil, err end
+  if row.user_version == 0 or row.user_version == VERSION then return true end
+  local text = "the log is of version %d, and this program knows version %d"
+  return nil, mismatch(name, text:format(row.user_version, VERSION))
+end
+
+local function read(db, name, wanted)
+  local good, err = check_version(db, name)
+  if not good then return nil, err end
+  local columns
+  columns, err = db:columns(("SELECT * FROM %s"):format(name))
+  if not columns then return nil, err end
+  local there = {}
+  for _, column in ipairs(columns) do there[column.name] = true end
+  local found, missing = find_columns(name, wanted, there)
+  if not found then return nil, missing end
+  local statement, values = select_statement(name, wanted, found)
+  local ok, sums = pcall(read_sums, db, statement, values)
+  if ok then return counted_of(sums, missing) end
+  if errors.is(sums) and sums:is "DatabaseError" then return nil, sums end
+  error(sums, 0)
+end
+
+---The source that a database is.
+---@param where string for the message
+---@param db sluice.sqlite.Database
+---@param name? string of the table
+---@return sluice.report.Source
+function database.of(where, db, name)
+  name = name or TABLE
+  if not name:find "^[%a_][%w_]*$" and not name:find "^[%a_][%w_]*%.[%a_][%w_]*$" then
+    options.misuse('%s: option "table" must be the name of a table, got "%s"', where, name)
+  end
+  return { read = function(_, wanted) return read(db, name, wanted) end }
+end
+
+return database
