@@ -178,11 +178,11 @@ describe("a shared batch", function()
   it("holds results that come early, small and large", function()
     local endpoint = endpoint_of(function(request)
       if request.n == 1 then task.sleep(0.2) end
-      return { n = request.n, text = ("x"):rep(1500000) }
+      return { n = request.n, text = ("x"):rep(950000) }
     end)
     run(open(), requests(10), endpoint)
     for n, each in ipairs(rows_of(folder .. "out")) do
-      assert.same({ n, 1500000 }, { each.row, #each.response.text })
+      assert.same({ n, 950000 }, { each.row, #each.response.text })
     end
   end)
 
@@ -349,6 +349,25 @@ describe("a shared batch", function()
       worker:close()
       worker:close()
       assert.same({}, client:xpending("sluice:batch:{spec}:rows", "workers", "-", "+", 9, "you"))
+    end)
+
+    it("a worker that finds again what was handed to it in a reply that was lost", function()
+      local redis = servers.new(client, "spec", 1)
+      assert(feeder.run(redis, { input = requests(4), max_line = 99, ahead = 9 }))
+      local worker <close> = setmetatable({}, { __close = function(self) self.made:close() end })
+      worker.made = workers.new(redis, { consumer = "me", idle = 60, max_deliveries = 2 })
+      assert.equal(1, (worker.made:next()))
+      assert(client:xreadgroup("GROUP", "workers", "me", "COUNT", 2, "STREAMS", servers.keys("spec")[1], ">"))
+      redis.failures = redis.failures + 1
+      local numbers = {}
+      for index = 1, 3 do numbers[index] = worker.made:next() end
+      table.sort(numbers)
+      assert.same({ 2, 3, 4 }, numbers)
+      local times = {}
+      for index, pending in ipairs(client:xpending(servers.keys("spec")[1], "workers", "-", "+", 9, "me")) do
+        times[index] = pending[4]
+      end
+      assert.same({ 1, 1, 1, 1 }, times) -- nobody has died of them
     end)
 
     it("a collector, which counts for all", function()

@@ -54,24 +54,27 @@ local found = get('run', 'total', 'ended')
 if not found[1] then return {ARGV[1] == '' and 'none' or 'gone'} end
 if ARGV[1] ~= '' and ARGV[1] ~= found[1] then return {'gone'} end
 if found[3] then return {'ended', found[1]} end
-local taken, most, may_suspect = {}, tonumber(ARGV[3]), ARGV[7] == '1'
-local function claim(id, times)
-  local got = redis.call('XCLAIM', rows, 'workers', ARGV[2], ARGV[5], id)[1]
-  if got and got[2] then taken[#taken + 1] = {id, got[2][2], times} end
+local taken, most, bytes, may_suspect = {}, tonumber(ARGV[3]), 8388608, ARGV[7] == '1'
+local function has_room() return #taken < most and bytes > 0 end
+local function give(entry, times)
+  taken[#taken + 1], bytes = {entry[1], entry[2][2], times}, bytes - #entry[2][2]
 end
 if ARGV[4] == '1' then
   for _, pending in ipairs(redis.call('XPENDING', rows, 'workers', 'IDLE', ARGV[5], '-', '+', 500)) do
     local is_suspect = pending[4] > 0 and pending[4] >= tonumber(ARGV[6])
-    if #taken < most and (may_suspect or not is_suspect) then
-      claim(pending[1], pending[4])
+    if has_room() and (may_suspect or not is_suspect) then
+      local got = redis.call('XCLAIM', rows, 'workers', ARGV[2], ARGV[5], pending[1])[1]
+      if got and got[2] then give(got, pending[4]) end
       may_suspect = may_suspect and not is_suspect
     end
   end
 end
-if #taken < most then
-  local read = redis.call('XREADGROUP', 'GROUP', 'workers', ARGV[2], 'COUNT', most - #taken,
-    'STREAMS', rows, '>')
-  for _, entry in ipairs(read and read[1][2] or {}) do taken[#taken + 1] = {entry[1], entry[2][2], 0} end
+while has_room() do
+  local count = math.min(most - #taken, 4) -- rows may be large
+  local read = redis.call('XREADGROUP', 'GROUP', 'workers', ARGV[2], 'COUNT', count, 'STREAMS', rows, '>')
+  local entries = read and read[1][2] or {}
+  for _, entry in ipairs(entries) do give(entry, 0) end
+  if #entries < count then break end
 end
 if #taken == 0 and found[2] and redis.call('XLEN', rows) == 0 then return {'ended', found[1]} end
 return {'ok', found[1], taken}
@@ -91,6 +94,24 @@ end
 redis.call('HINCRBY', state, 'ok', ok)
 redis.call('HINCRBY', state, 'failed', done - ok)
 return {'ok', done}
+]]
+
+-- run, consumer, id...: of the rows that are this worker's all others may be taken at once
+texts.disown = [[
+if is_gone() or redis.call('EXISTS', rows) == 0 then return {'gone'} end
+local held = {}
+for at = 3, #ARGV do
+  local id = ARGV[at]
+  held[id] = true
+end
+for _, pending in ipairs(redis.call('XPENDING', rows, 'workers', '-', '+', 100000, ARGV[2])) do
+  local id = pending[1]
+  if not held[id] then
+    redis.call('XCLAIM', rows, 'workers', ARGV[2], 0, id, 'IDLE', 86400000,
+      'RETRYCOUNT', math.max(pending[4] - 1, 0), 'JUSTID')
+  end
+end
+return {'ok'}
 ]]
 
 -- run, consumer, { id, times that it was had before }...: others may take them at once
@@ -134,14 +155,12 @@ texts.drain = [[
 if is_gone() then return {'gone'} end
 local found = get('collector', 'total', 'fed')
 if tonumber(found[1] or '0') > tonumber(ARGV[2]) then return {'replaced'} end
-local list, last, most, bytes = {}, ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local list, last, most, bytes, count = {}, ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), 2
 while #list < most and bytes > 0 do
-  local got = redis.call('XRANGE', results, '(' .. last, '+', 'COUNT', 16)
-  for _, entry in ipairs(got) do
-    list[#list + 1], last, bytes = entry, entry[1], bytes - #entry[2][4]
-    if bytes <= 0 then break end
-  end
-  if #got < 16 then break end
+  local got, before = redis.call('XRANGE', results, '(' .. last, '+', 'COUNT', count), bytes
+  for _, entry in ipairs(got) do list[#list + 1], last, bytes = entry, entry[1], bytes - #entry[2][4] end
+  if #got < count then break end
+  count = math.min(math.max(math.floor(bytes * count / (before - bytes + 1)), 1), 64) -- as large as these were
 end
 return {'ok', found[2] or '', found[3], list}
 ]]

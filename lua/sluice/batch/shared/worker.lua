@@ -14,6 +14,7 @@ local worker = {}
 local LEAST_PAUSE <const>, MOST_PAUSE <const> = 0.01, 0.25 -- seconds, while there is nothing to take
 local MOST_BETWEEN_CLAIMS <const> = 5 -- seconds
 local MOST_ROWS <const>, MOST_BYTES <const> = 500, 4 << 20 -- of results in one step
+local NOBODYS <const> = 80000 -- seconds: rows that were given back say nothing for a day
 local LAST_WORDS <const> = 5 -- seconds to give rows back at the end
 
 ---@class sluice.batch.shared.Worker: sluice.BatchSource
@@ -80,15 +81,30 @@ local function heed(self, reply)
   return #reply[3] > 0
 end
 
--- Rows of others are looked for now and then, but not before all who live had time to say so after an absence.
+local function ids_of(held)
+  local ids = {}
+  for id in next, held do ids[#ids + 1] = id end
+  return ids
+end
+
+-- Replies may have been lost: rows that we have and do not know of are for anybody. Those of others are not taken before
+-- all who live had time to say so.
+local function recover(self)
+  self._failures, self._claim_at, self._is_wary = self._server.failures, task.now() + self._idle, true
+  if not self._run then return end
+  self._server:call("disown", self._run, self.consumer, table.unpack(ids_of(self._held)))
+end
+
+-- Rows of others are looked for now and then; after an absence only those that nobody has.
 local function take(self, count)
-  local now, failures = task.now(), self._server.failures
-  local may_claim = now >= self._claim_at
+  if self._server.failures > self._failures then recover(self) end
+  local now = task.now()
+  local is_early = now < self._claim_at
+  self._is_wary = self._is_wary and is_early
+  local may_claim, idle = not is_early or self._is_wary, self._is_wary and NOBODYS or self._idle
   local reply, err = self._server:call("take", self._run or "", self.consumer, count, may_claim and 1 or 0,
-    math.ceil(self._idle * 1000), self._most_deliveries - 1, self._suspects == 0 and 1 or 0)
-  if self._server.failures > failures then
-    self._claim_at = task.now() + self._idle
-  elseif may_claim and reply and not (reply[3] and #reply[3] == count) then
+    math.ceil(idle * 1000), self._most_deliveries - 1, self._suspects == 0 and 1 or 0)
+  if not is_early and reply and not (reply[3] and #reply[3] == count) then
     self._claim_at = now + math.min(self._idle / 4, MOST_BETWEEN_CLAIMS)
   end
   return reply, err
@@ -117,8 +133,7 @@ end
 local function keep_refreshing(self)
   while true do
     task.sleep(self._idle / 3)
-    local ids = {}
-    for id in next, self._held do ids[#ids + 1] = id end
+    local ids = ids_of(self._held)
     while #ids > 0 and not self._server:refresh(self.consumer, ids) do task.sleep(self._idle / 20) end
   end
 end
@@ -215,7 +230,8 @@ function worker.new(server, given)
   local self = setmetatable({
     consumer = given.consumer or new_name(), row = 0,
     _server = server, _idle = given.idle, _most_deliveries = given.max_deliveries,
-    _held = {}, _ids = {}, _ready = {}, _suspects = 0, _waiting = 0, _nudges = 0, _claim_at = -math.huge,
+    _held = {}, _ids = {}, _ready = {}, _suspects = 0, _waiting = 0, _nudges = 0,
+    _failures = 0, _claim_at = -math.huge, _is_wary = false,
     _news = core.condition "the next row of a shared batch",
     _wanted = core.condition "a request that is free",
     _group = task.group(),
