@@ -19,12 +19,20 @@ local workspace = {}
 ---@field host string `https://...`
 ---@field serving_endpoints sluice.ServingEndpoints
 ---@field serving_endpoints_data_plane sluice.ServingEndpointsDataPlane
+---@field sql sluice.Sql statements for a warehouse
 local methods = {}
-local metatable = {
-  __name = "sluice.workspace",
-  __index = options.strict("workspace", methods,
-    { "host", "serving_endpoints", "serving_endpoints_data_plane" }),
-}
+local find = options.strict("workspace", methods,
+  { "host", "serving_endpoints", "serving_endpoints_data_plane", "sql" })
+local metatable = { __name = "sluice.workspace" }
+
+-- Few scripts ask a warehouse: its client is made when it is first asked for.
+function metatable.__index(self, name)
+  local given = name == "sql" and rawget(self, "_sql")
+  if not given then return find(self, name) end
+  local made = require("sluice.sql").new(self._client, given)
+  rawset(self, "sql", made)
+  return made
+end
 
 function metatable.__tostring(self)
   return "sluice.workspace: " .. self.host
@@ -49,6 +57,7 @@ end
 ---@field workspace_id? string|integer sent as X-Databricks-Workspace-Id; DATABRICKS_WORKSPACE_ID
 ---@field account_id? string DATABRICKS_ACCOUNT_ID
 ---@field discovery_url? string of the OAuth server's metadata; DATABRICKS_DISCOVERY_URL
+---@field warehouse_id? string where statements of workspace.sql run; DATABRICKS_WAREHOUSE_ID
 ---@field transport? table what carries the requests, instead of the shared HTTP client
 ---@field timeout? number|sluice.Timeout of management calls, 60 s in total
 local WORKSPACE = {
@@ -66,6 +75,7 @@ local WORKSPACE = {
   workspace_id = "string|integer?",
   account_id = "string?",
   discovery_url = "string?",
+  warehouse_id = "string?",
   transport = "table|userdata?",
   timeout = "table|number?",
 }
@@ -176,6 +186,9 @@ function workspace.open(given)
       background = scope, settings = shown,
     },
     _client = connection,
+    _sql = {
+      timeout = given.timeout, transport = given.transport, warehouse_id = resolved.values.warehouse_id,
+    },
     _background = scope,
     _resolved = resolved,
     _who = who,

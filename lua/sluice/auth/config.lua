@@ -30,6 +30,7 @@ local ATTRIBUTES <const> = {
   { name = "discovery_url", env = "DATABRICKS_DISCOVERY_URL" },
   { name = "account_id", env = "DATABRICKS_ACCOUNT_ID" },
   { name = "workspace_id", env = "DATABRICKS_WORKSPACE_ID" },
+  { name = "warehouse_id", env = "DATABRICKS_WAREHOUSE_ID" },
   { name = "profile", env = "DATABRICKS_CONFIG_PROFILE", only_before_file = true },
   { name = "config_file", env = "DATABRICKS_CONFIG_FILE", only_before_file = true },
 }
