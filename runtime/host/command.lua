@@ -223,6 +223,7 @@ local function run_with_emulator(words, at)
   local emulator = require("sluice.emulator").new { token = true, deploy_time = 1 }
   local server <close> = assert(emulator:listen "127.0.0.1:0")
   local own = require("sluice.auth.config").only("http://" .. server.address, emulator.token)
+  own.DATABRICKS_WAREHOUSE_ID = "emulator" -- any is right
   require("sluice.settings").set(own)
   if not words[at] then return run_repl(", the emulator is at http://" .. server.address) end
   return run_script(words, at)

@@ -13,6 +13,8 @@ local options = require "sluice.options"
 local random = require "sluice.random"
 local routes = require "sluice.emulator.routes"
 local secret = require "sluice.secret"
+local statements = require "sluice.emulator.sql.statements"
+local tables = require "sluice.emulator.tables"
 local upstream = require "sluice.emulator.models.upstream"
 local web = require "sluice.web"
 local wire = require "sluice.emulator.wire"
@@ -34,6 +36,8 @@ local default_deploy_time <const> = 1
 
 local default_token_lifetime <const> = 3600 -- of OAuth tokens, as the service's
 
+local default_chunk_rows <const> = 1000 -- of a result of SQL
+
 local spec = {
   deploy_time = "seconds?",
   latency = "seconds?",
@@ -50,6 +54,8 @@ local spec = {
   token_lifetime = "positive?",
   base_url = "string?",
   state = "string?",
+  statement_time = "seconds?",
+  chunk_rows = "count?",
 }
 
 local function chosen_token(given)
@@ -78,6 +84,10 @@ local function add_store(self, given)
       return model and model.task
     end,
   }
+  self.tables = tables.new(self.endpoints)
+  self.statements = statements.new(self, {
+    chunk_rows = given.chunk_rows or default_chunk_rows, statement_time = given.statement_time or 0,
+  })
 end
 
 ---An emulator. It does nothing until its app is asked.
@@ -90,7 +100,8 @@ end
 ---`models` (name -> function(request, context) -> response | text | nil, err), `upstream` (base URL of an
 ---OpenAI-compatible server that answers text and embeddings), `upstream_key` (its token), `upstream_transport` (what reaches it;
 ---default the shared HTTP client), `seed` (of the traffic split), `base_url` (at which callers reach it; default by each
----request's Host), `state` (a file that keeps the endpoints, across kill -9 too).
+---request's Host), `state` (a file that keeps the endpoints, across kill -9 too), `statement_time` (seconds that an SQL
+---statement takes; default 0), `chunk_rows` (rows in a chunk of its result; default 1000).
 ---@param given table|nil
 ---@return sluice.emulator|nil
 ---@return sluice.Error|nil err kind ConfigError, where the state file is of no use

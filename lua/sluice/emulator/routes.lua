@@ -8,6 +8,7 @@ local log = require "sluice.log"
 local login = require "sluice.emulator.routes.login"
 local management = require "sluice.emulator.routes.management"
 local queries = require "sluice.emulator.routes.queries"
+local sql = require "sluice.emulator.routes.sql"
 local wire = require "sluice.emulator.wire"
 
 local routes = {}
@@ -56,6 +57,7 @@ function routes.add(app, emulator)
   login.add(app, emulator)
   management.add(app, emulator, guarded)
   queries.add(app, emulator, guarded)
+  sql.add(app, emulator, guarded)
   control.add(app, emulator, guarded)
   app:any("/*", answers.no_api)
 end

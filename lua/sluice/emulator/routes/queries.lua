@@ -143,7 +143,9 @@ local function answer_query(emulator, request, place)
     if place.kind then add_limit_headers(result, refusal.limit_headers) end
     return result
   end
+  local written = emulator.tables:begin(query.record, request, query.body)
   local result = query.is_direct and ask(query, query.entity) or ask_all(query, query.entity)
+  if written then result = written(result) end
   if place.kind then add_limit_headers(result, query.pass.headers()) end
   return result
 end
