@@ -4,6 +4,7 @@
 #include "embedded.h"
 #include "instance.h"
 #include "lz4.h"
+#include "modules/writer/writer.h"
 #include "sandbox.h"
 
 #include <lualib.h>
@@ -534,6 +535,16 @@ void sluice_interrupt(sluice *s)
 {
     sl_slice_interrupt(s->core);
     sluice_wake(s);
+}
+
+int sluice_reopen_log(sluice *s)
+{
+    int status = sl_instance_enter(s);
+    if (status < 0)
+        return status;
+    status = sl_writer_reopen(s->core);
+    sl_instance_leave(s);
+    return status;
 }
 
 /* ---- the end ---- */

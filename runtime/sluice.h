@@ -362,6 +362,14 @@ SLUICE_API void sluice_wake(sluice *s);
 SLUICE_API void sluice_interrupt(sluice *s);
 
 /**
+ * Has the file that sluice.log writes to opened anew, for a host that moves its logs away. A file
+ * that was moved is noticed by the next lines as well.
+ *
+ * @return 1; 0 when the lines go to no file.
+ */
+SLUICE_API int sluice_reopen_log(sluice *s);
+
+/**
  * Cancels every task, lets them unwind for a second at most, tells the ends, and frees everything.
  * In a callback: marked, and done at the end of the call. Descriptors of a host's loop are not
  * served meanwhile. NULL is fine.

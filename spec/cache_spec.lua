@@ -571,7 +571,7 @@ describe("layers.cache", function()
   end))
 
   it("stands in the log line of a request", simulated(function()
-    local chat = layers.log {} (layers.cache {} (endpoint.new {}))
+    local chat = layers.log { start = false } (layers.cache {} (endpoint.new {}))
     local lines = logged(function()
       chat:query(request)
       chat:query(request)

@@ -173,3 +173,12 @@ describe("an example", function()
     end
   end)
 end)
+
+describe("the log of an instance", function()
+  case("log", "descriptor", "goes where the host says")
+  case("log", "signals", "is written on a thread that leaves signals to the host")
+  case("log", "no_thread", "needs no thread, and waits for nobody then")
+  case("log", "small_queue", "has the queue that the host wants")
+  case("log", "stuck", "does not hold up the end for long")
+  case("log", "refused", "is as the options say, or they are refused")
+end)

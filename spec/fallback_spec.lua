@@ -118,7 +118,7 @@ describe("layers.fallback", function()
     local lines = {}
     local previous = log.set_output(function(line) lines[#lines + 1] = assert(json.decode(line)) end)
     local outer = sluice.pipeline(endpoint_of("a", "ConnectError"), {
-      layers.log {}, layers.fallback { endpoint_of "b" },
+      layers.log { start = false }, layers.fallback { endpoint_of "b" },
     })
     local ok = outer:query {}
     log.set_output(previous)

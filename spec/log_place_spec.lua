@@ -83,17 +83,27 @@ describe("log.to_file", function()
       log.info "three"
       log.flush()
       assert.same({ "three" }, events_in(path))
-      os.execute(("mv %s %s.gone"):format(folder, folder))
-      for _ = 1, 3 do log.info "lost" end
-      log.flush()
-      assert.equal(3, log.stats().failed)
-      os.execute(("mv %s.gone %s"):format(folder, folder))
-      log.info "four"
-      log.flush()
-      local lines = lines_of(support.read_file(path))
-      assert.same({ "three", "log lines were lost", "four" }, events_in(path))
-      assert.same({ 3, "warn" }, { lines[2].count, lines[2].level })
       assert.equal(0, log.stats().queued)
+    end)
+  end)
+
+  it("counts what cannot be written, says so once, and again when it can", function()
+    with_folder(function(folder)
+      local ran = support.shell(("sub=%s/sub %s -e %s"):format(folder, support.binary, support.quote [[
+        local log = require "sluice.log"
+        os.execute "mkdir $sub"
+        assert(log.to_file(os.getenv "sub" .. "/log"))
+        os.execute "mv $sub $sub.gone"
+        for _ = 1, 3 do log.info "lost" end
+        log.flush()
+        assert(log.stats().failed == 3)
+        os.execute "mkdir $sub"
+        log.info "four"]]))
+      local path = folder .. "/sub/log"
+      assert.same(("sluice: the log %s cannot be written: No such file or directory\n"):format(path), ran.err)
+      local lines = lines_of(support.read_file(path))
+      assert.same({ "log lines were lost", "four" }, events_in(path))
+      assert.same({ 3, "warn" }, { lines[1].count, lines[1].level })
     end)
   end)
 
@@ -119,6 +129,41 @@ describe("log.to_file", function()
       assert.same({ "the log file cannot be opened", "hello" }, { lines[1].event, lines[2].event })
       assert.equal("FileError", lines[1].error.kind)
     end)
+  end)
+end)
+
+describe("SIGHUP", function()
+  -- Runs the script, then `meanwhile` in a shell, with $pid and $dir; then lets the script go on.
+  local function run(script, meanwhile)
+    return support.shell(([[dir=$(mktemp -d); mkfifo $dir/go; export dir
+      %s -e %s <$dir/go & pid=$!
+      exec 3>$dir/go; while ! [ -e $dir/ready ]; do sleep 0.01; done
+      %s
+      exec 3>&-; wait $pid; echo "status $?"; rm -r $dir]]):format(
+      support.binary, support.quote(script), meanwhile))
+  end
+  local wait_for_shell = [[
+    os.execute("touch $dir/ready")
+    local input = require("sluice.core.file").standard(0)
+    input:read(1)]]
+
+  it("has the log file opened anew", function()
+    local result = run([[
+      local log = require "sluice.log"
+      log.to_file(os.getenv "dir" .. "/log")
+      log.info "one"
+      log.flush()]] .. wait_for_shell, [[
+      mv $dir/log $dir/log.1; kill -HUP $pid
+      for n in $(seq 100); do [ -e $dir/log ] || sleep 0.02; done; wc -l <$dir/log; wc -l <$dir/log.1]])
+    assert.same({ "", "0\n1\nstatus 0\n" }, { result.err, result.out })
+  end)
+
+  it("ends a program that has none, but not under nohup", function()
+    assert.matches("status 129", run(wait_for_shell, "kill -HUP $pid; sleep 0.1").out)
+    local script = [[os.execute "kill -HUP $PPID" require("sluice.task").sleep(0.05)]]
+    local command = "trap '' HUP; %s -e %s; echo status $?"
+    local result = support.shell(command:format(support.binary, support.quote(script)))
+    assert.matches("status 0", result.out)
   end)
 end)
 

@@ -5,6 +5,7 @@ local layers = require "sluice.layers"
 local log = require "sluice.log"
 local meta = require "sluice.meta"
 local pipeline = require "sluice.pipeline"
+local task = require "sluice.task"
 
 local echo = {
   name = "echo",
@@ -54,6 +55,7 @@ describe("pipeline.new", function()
       layers.log {}, layers.retry {}, layers.retry { total = 9 }, layers.limit { rate = 9 },
       layers.timeout(3),
     })
+    local previous = log.set_output(function() end)
     local here = debug.getinfo(1, "l").currentline + 2
     for expected, misuse in pairs {
       ['endpoint:query: unknown option "timout"'] = function() endpoint:query({}, { timout = 1 }) end,
@@ -65,6 +67,7 @@ describe("pipeline.new", function()
       assert.is_true(line and line >= here and line <= here + 2, message)
       assert.matches(expected, message)
     end
+    log.set_output(previous)
   end)
 
   it("takes a layer that a user wrote, and an endpoint without layers", function()
@@ -146,32 +149,73 @@ describe("layers.log", function()
     return lines
   end
 
-  it("writes a line for each request, without its contents", function()
+  it("writes lines for each request, without its contents", function()
     local model = {
       name = "m",
       query = function(_, request)
         if request.fail then
-          return nil, errors.new("BadRequest", { status = 400, message = "no", request_id = "r-2" })
+          local fields = { status = 400, message = "no", request_id = "r-2", code = "C" }
+          return nil, errors.new("BadRequest", fields)
         end
         local response = { usage = { prompt_tokens = 3, completion_tokens = 4 } }
-        return meta.set(response, { status = 200, request_id = "r-1", attempts = { {}, {} } })
+        return meta.set(response, { status = 200, request_id = "r-1", attempts = { {}, {} }, variant = "b" })
       end,
     }
     local lines = lines_of(function()
       local endpoint = pipeline.new(model, { layers.log { fields = { app = "spec" } } })
       endpoint:query { prompt = "private words" }
-      endpoint:query { prompt = "private words", fail = true }
+      endpoint:query({ prompt = "private words", fail = true }, { request_id = "mine" })
       pipeline.new(model, { layers.log { level = "debug" } }):query {}
     end)
-    assert.equal(2, #lines)
-    local good, bad = lines[1], lines[2]
-    assert.same({ "request", "info", "m", "query", "spec", 200, "r-1", 2, 3, 4 }, {
-      good.event, good.level, good.endpoint, good.operation, good.app, good.status, good.request_id,
-      good.attempts, good.prompt_tokens, good.completion_tokens,
+    assert.equal(4, #lines)
+    local start, good, bad = lines[1], lines[2], lines[4]
+    assert.same({ "query_start", "info", "m", "text_completion", 13, "spec" },
+      { start.event, start.level, start.endpoint, start.operation, start.input_length, start.app })
+    assert.same({ "query_success", "info", "m", "text_completion", "spec", 200, "r-1", 2, 3, 4, "b" }, {
+      good.event, good.level, good.endpoint, good.operation, good.app, good.status, good.upstream_request_id,
+      good.attempts, good.input_tokens, good.output_tokens, good.variant,
     })
+    assert.equal(start.request_id, good.request_id)
     assert.is_number(good.duration_ms)
-    assert.same({ "error", 400, "r-2", "BadRequest", "no" },
-      { bad.level, bad.status, bad.request_id, bad.error.kind, bad.error.message })
+    assert.same({ "query_start", "mine" }, { lines[3].event, lines[3].request_id })
+    assert.same({ "query_error", "error", 400, "mine", "r-2", "BadRequest", "C", 1 }, {
+      bad.event, bad.level, bad.status, bad.request_id, bad.upstream_request_id, bad.error_kind,
+      bad.error_code, bad.attempts,
+    })
+    assert.matches("no", bad.error)
+    assert.is_number(bad.duration_ms)
     assert.is_nil(json.encode(lines):find("private", 1, true))
+  end)
+
+  it("writes contents where it is asked to, and no start where it is not", function()
+    local answer = { choices = { { message = { content = "an answer" } } } }
+    local model = { query = function() return answer end }
+    local messages = { { role = "user", content = "private words" } }
+    local lines = lines_of(function()
+      pipeline.new(model, { layers.log { content = true } }):query { messages = messages }
+      pipeline.new(model, { layers.log { content = true, start = false } }):query { prompt = "p" }
+      answer = { predictions = { 1 } }
+      pipeline.new(model, { layers.log { content = true, start = false } }):query { inputs = { 2 } }
+    end)
+    assert.same({ messages, nil, "an answer" }, { lines[1].input, lines[2].input, lines[2].output })
+    assert.same({ "query_success", "p", "an answer" }, { lines[3].event, lines[3].input, lines[3].output })
+    assert.same({ { inputs = { 2 } }, answer }, { lines[4].input, lines[4].output })
+    assert.equal(4, #lines)
+    assert.has_error(function() layers.log { contents = true } end)
+  end)
+
+  it("tells a cancellation from a failure", function()
+    local lines = lines_of(function()
+      task.simulate(function()
+        local chat = layers.log { start = false } { query = function() task.sleep(5) end }
+        local asking = task.spawn(chat.query, chat, {})
+        task.sleep(1)
+        asking:cancel()
+        pcall(asking.join, asking)
+      end)
+    end)
+    assert.same({ "query_error", "info", true, "TaskCancelled", 1000 }, {
+      lines[1].event, lines[1].level, lines[1].aborted, lines[1].error_kind, lines[1].duration_ms,
+    })
   end)
 end)

@@ -122,7 +122,10 @@ describe("layers.log", function()
   -- The lines that are written while f runs.
   local function lines_of(f)
     local lines = {}
-    local previous = log.set_output(function(line) lines[#lines + 1] = assert(json.decode(line)) end)
+    local previous = log.set_output(function(line)
+      local decoded = assert(json.decode(line))
+      if decoded.event ~= "query_start" then lines[#lines + 1] = decoded end
+    end)
     local ok, err = pcall(task.simulate, f)
     log.set_output(previous)
     assert(ok, err)
@@ -140,11 +143,11 @@ describe("layers.log", function()
     end)
     assert.are.equal(1, #lines)
     local line = lines[1]
-    assert.are.same({ "info", "stream", "own", 2000, 500, 3, 2 }, {
-      line.level, line.operation, line.endpoint, line.duration_ms, line.ttft_ms, line.prompt_tokens,
-      line.completion_tokens,
+    assert.are.same({ "info", "query_success", true, "own", 2000, 500, 3, 2 }, {
+      line.level, line.event, line.streamed, line.endpoint, line.duration_ms, line.ttft_ms, line.input_tokens,
+      line.output_tokens,
     })
-    assert.is_nil(line.closed_early)
+    assert.is_nil(line.aborted)
   end)
 
   it("tells of a failure, before the stream and in it", function()
@@ -159,7 +162,8 @@ describe("layers.log", function()
     end)
     assert.are.equal(3, #lines)
     for _, line in ipairs(lines) do
-      assert.are.same({ "error", 429, "TooManyRequests" }, { line.level, line.status, line.error.kind })
+      assert.are.same({ "error", "query_error", 429, "TooManyRequests" },
+        { line.level, line.event, line.status, line.error_kind })
     end
   end)
 
@@ -170,7 +174,15 @@ describe("layers.log", function()
       end
     end)
     assert.are.equal(1, #lines)
-    assert.are.same({ "info", true }, { lines[1].level, lines[1].closed_early })
+    assert.are.same({ "info", "query_success", true }, { lines[1].level, lines[1].event, lines[1].aborted })
+  end)
+
+  it("tells what came, where it is asked to", function()
+    local lines = lines_of(function()
+      local chat = layers.log { content = true, start = false }(endpoint_of { chunk "a", chunk "b" })
+      assert(assert(chat:stream { prompt = "p" }):collect())
+    end)
+    assert.are.same({ "p", "ab" }, { lines[1].input, lines[1].output })
   end)
 end)
 

@@ -19,7 +19,7 @@ local threshold -- a number of LEVELS; read from SLUICE_LOG at the first use
 
 local shares = {} -- of the events that are sampled: { share =, due =, left_out =, told = }
 
-local writer -- what log.set_output was given
+local taker -- what log.set_output was given
 
 ---Sets the least level that is written. The default is SLUICE_LOG, or `info`.
 ---@param level "debug"|"info"|"warn"|"error"|"off"
@@ -32,12 +32,12 @@ function log.set_level(level)
 end
 
 ---Gives the lines, as JSON, to a function instead of writing them; nil has them written again.
----@param take? fun(line: string) gets a whole line with its newline; must not wait
+---@param writer? fun(line: string) gets a whole line with its newline; must not wait
 ---@return fun(line: string)? previous
-function log.set_output(take)
-  options.argument("log.set_output", "take", take, "callable?")
-  local previous = writer
-  writer = take
+function log.set_output(writer)
+  options.argument("log.set_output", "writer", writer, "callable?")
+  local previous = taker
+  taker = writer
   return previous
 end
 
@@ -145,7 +145,7 @@ local function emit(level, event, fields, kept)
     end
   end
   local base = base_of(get_local(LOCAL), kept)
-  if writer then return writer(line.json(level, event, fields, base)) end
+  if taker then return taker(line.json(level, event, fields, base)) end
   write(level, event, fields, base)
 end
 

@@ -25,13 +25,15 @@ enum {
 /** The command line, in Lua; the build embeds it. */
 extern const struct sl_embedded_file sl_command[];
 
-/** Signal handlers have no argument of ours, so these two are the program's, not the library's. */
+/** Signal handlers have no argument of ours, so these are the program's, not the library's. */
 static sluice *volatile host_instance;
-static volatile sig_atomic_t host_signal;
+static volatile sig_atomic_t host_signal, host_hangup;
 
 /** How the script ended. */
 typedef struct outcome {
     int ended, status;
+    /** As nohup(1) wants it. */
+    int ignores_hangup;
 } outcome;
 
 static void on_signal(int number)
@@ -58,6 +60,31 @@ static void install_signals(void)
     sigaction(SIGTERM, &action, NULL);
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
+}
+
+static void on_hangup(int number)
+{
+    int saved = errno;
+    host_hangup = number;
+    if (host_instance)
+        sluice_interrupt(host_instance);
+    errno = saved;
+}
+
+/** Without a REPL SIGHUP is for the log file, where there is one. */
+static void install_hangup(outcome *end)
+{
+    struct sigaction action = {.sa_handler = on_hangup, .sa_flags = SA_RESTART}, inherited;
+    sigemptyset(&action.sa_mask);
+    end->ignores_hangup =
+        sigaction(SIGHUP, &action, &inherited) == 0 && inherited.sa_handler == SIG_IGN;
+}
+
+static void take_hangup(sluice *s, const outcome *end)
+{
+    host_hangup = 0;
+    if (sluice_reopen_log(s) != 1 && !end->ignores_hangup && !host_signal)
+        host_signal = SIGHUP;
 }
 
 static void on_terminal_signal(int number)
@@ -130,6 +157,8 @@ static int run(sluice *s, int task, const outcome *end, console *terminal)
     while (!end->ended) {
         if (host_signal == SIGINT && terminal && console_interrupt(terminal))
             host_signal = 0;
+        if (host_hangup)
+            take_hangup(s, end);
         if (host_signal && !cancelled) {
             cancelled = 1;
             sluice_cancel(s, task, host_signal == SIGINT ? "interrupted" : "terminated");
@@ -158,6 +187,8 @@ static int run_command(sluice *s, outcome *end, console *terminal)
             return EXIT_SCRIPT_FAILED;
         }
         install_terminal_signals();
+    } else {
+        install_hangup(end);
     }
     const char *chunk = (const char *)sl_command[0].bytes;
     int task = sluice_spawn(s, "=sluice", chunk, sl_command[0].size, on_done, end);
@@ -190,7 +221,7 @@ int main(int argc, char **argv)
         .argv = words,
     };
     sluice *s = NULL;
-    outcome end = {0, 0};
+    outcome end = {0, 0, 0};
     raise_descriptor_limit();
     keep_memory();
     bool is_repl = !bundle_is_there() && console_is_wanted(argc, argv);

@@ -47,6 +47,7 @@ static void refused(void)
         "require 'sluice.core.file'.open('/etc/passwd', 'read')",
         "require 'sluice.core.file'.open('/tmp/x', 'append')",
         "require 'sluice.core.file'.standard(0)",
+        "require 'sluice.core.log'.open('/tmp/x')",
         "assert(require 'sluice'.workspace { profile = 'p', config_file = '/etc/passwd' })",
         "local w = require 'sluice'.workspace { host = 'h', token_file = '/etc/passwd' }\n"
         "assert(w:endpoint 'e':query {})",

@@ -1,107 +1,105 @@
 -- SPDX-License-Identifier: MIT
--- The layer that writes one log line for each request.
+-- The layer that logs each request: when it starts, and how it ended.
 
-local errors = require "sluice.errors"
-local layers = require "sluice.layers"
 local log = require "sluice.log"
-local meta = require "sluice.meta"
+local observation = require "sluice.observation"
 local options = require "sluice.options"
-local stream = require "sluice.stream"
-local task = require "sluice.task"
-
-local math_type = math.type
 
 local LOG = {
   level = function(value)
     return value == "debug" or value == "info" or value == "warn", '"debug", "info" or "warn"'
   end,
   fields = "table?",
+  content = "boolean?",
+  start = "boolean?",
 }
-
-local function usage_of(response)
-  local usage = type(response) == "table" and response.usage
-  return type(usage) == "table" and usage or nil
-end
-
-local function milliseconds(seconds)
-  return (seconds * 1e6 + 0.5) // 1 / 1e3
-end
-
-local function number(value)
-  return math_type(value) and value or nil
-end
 
 local NONE <const> = {}
 
--- `value`: a response, or a stream and how it has ended. Made in one piece: a table
--- that grows costs more than all else here.
-local function describe(method, inner, seconds, value, how)
-  local facts = meta.get(value)
-  local usage = (how and value:usage() or usage_of(value)) or NONE
+local function milliseconds(seconds)
+  return seconds and (seconds * 1e6 + 0.5) // 1 / 1e3
+end
+
+local function with(fields, extras)
+  for name, extra in next, extras do fields[name] = extra end
+  return fields
+end
+
+local function input_of(request)
+  return request.messages or request.prompt or request.input or request
+end
+
+-- The text of an answer, of whatever shape; else all of it.
+local function output_of(facts)
+  local value = facts.value
+  if value == nil then return nil end
+  if facts.streamed then return value:so_far() end
+  local choice = type(value) == "table" and type(value.choices) == "table" and value.choices[1]
+  local message = type(choice) == "table" and choice.message
+  return type(message) == "table" and message.content or value
+end
+
+local function text_of(err)
+  return err ~= nil and tostring(err) or nil
+end
+
+-- Made in one piece: a table that grows costs more than all else here.
+local function describe_end(facts)
   return {
-    operation = method,
-    endpoint = inner.name,
-    closed_early = how == "closed" or nil,
-    duration_ms = milliseconds(seconds),
-    ttft_ms = facts.ttft and milliseconds(facts.ttft),
-    status = facts.status,
-    request_id = facts.request_id,
-    served_model = facts.served_model,
-    answered_by = facts.degraded and facts.answered_by,
-    degraded = facts.degraded and facts.degraded[1].error.kind,
-    hedged = facts.hedged and facts.hedged.won,
-    cache = facts.cache and facts.cache.result,
-    prompt_tokens = number(usage.prompt_tokens),
-    completion_tokens = number(usage.completion_tokens),
-    attempts = facts.attempts and #facts.attempts,
+    request_id = facts.request_id, upstream_request_id = facts.upstream_request_id,
+    endpoint = facts.endpoint, operation = facts.operation, streamed = facts.streamed,
+    duration_ms = milliseconds(facts.duration), ttft_ms = milliseconds(facts.ttft), status = facts.status,
+    served_model = facts.served_model, variant = facts.variant, cache = facts.cache,
+    attempts = facts.attempts, input_tokens = facts.input_tokens, output_tokens = facts.output_tokens,
+    answered_by = facts.answered_by, degraded = facts.degraded, hedged = facts.hedged,
+    aborted = facts.outcome == "aborted" or nil, limit = facts.limit,
+    error_kind = facts.error_kind, error_code = facts.error_code, error = text_of(facts.error),
   }
 end
 
-local function describe_err(fields, err)
-  fields.error = err
-  if not errors.is(err) then return end
-  fields.status, fields.request_id = err.status, err.request_id
-  fields.attempts = err.attempts and #err.attempts
+local function describe_start(facts)
+  return {
+    request_id = facts.request_id, endpoint = facts.endpoint, operation = facts.operation,
+    streamed = facts.streamed, input_length = observation.input_length(facts.request), input = nil,
+  }
 end
 
----Makes a layer that logs each request when it has ended: event `request`, how long it took, what came.
----A stream has ended when its reader is through with it: `closed_early` where that was before its end.
----Never the contents of a request or an answer.
----@param given? { level?: "debug"|"info"|"warn", fields?: table } `level`: of what succeeds, info; what fails is an error; `fields`: added to each line
+---@class sluice.LogOptions
+---@field level? "debug"|"info"|"warn" of all but failures, which are errors; info
+---@field fields? table added to each line
+---@field content? boolean prompts and answers too, as `input` and `output`
+---@field start? boolean false leaves `query_start` out
+
+---Makes a layer that logs each query and each stream: event `query_start`, then `query_success` or `query_error`, with
+---the same request_id. Durations are milliseconds, whatever came. A stream has ended when its reader is through with
+---it; `aborted` is what was cancelled, or whose reader left before the end: that is no error. What goes over the wire
+---is not in the lines unless `content` says so.
+---@param given? sluice.LogOptions
 ---@return sluice.Layer
 local function log_layer(given)
   given = options.check("layers.log", given, LOG)
-  local level, extras = given.level or "info", given.fields or NONE
+  local level, extras, content = given.level or "info", given.fields or NONE, given.content
+  local has_start = given.start ~= false
 
-  local function write(method, inner, started, value, err, how)
-    local now_level = (value == nil or err ~= nil) and "error" or level
+  local function started(facts)
+    if not has_start or not log.is_enabled(level) then return end
+    local fields = describe_start(facts)
+    if content then fields.input = input_of(facts.request) end
+    log[level]("query_start", with(fields, extras))
+  end
+
+  local function ended(facts)
+    local now_level = facts.outcome == "error" and "error" or level
     if not log.is_enabled(now_level) then return end
-    local fields = describe(method, inner, task.now() - started, value, how)
-    if err ~= nil then describe_err(fields, err) end
-    for name, extra in next, extras do fields[name] = extra end
-    log[now_level]("request", fields)
-  end
-
-  local function query(inner, request, query_options)
-    local started = task.now()
-    local value, err = inner:query(request, query_options)
-    write("query", inner, started, value, err)
-    return value, err
-  end
-
-  local function open_stream(inner, request, query_options)
-    local started = task.now()
-    local value, err = inner:stream(request, query_options)
-    if value == nil then
-      write("stream", inner, started, nil, err)
-      return nil, err
+    local fields = describe_end(facts)
+    if content then
+      fields.output = output_of(facts)
+      if not has_start then fields.input = input_of(facts.request) end
     end
-    return stream.watch(value, function(opened, how, failure)
-      write("stream", inner, started, opened, failure, how)
-    end)
+    log[now_level](facts.error == nil and "query_success" or "query_error", with(fields, extras))
   end
 
-  return layers.around { query = query, stream = open_stream }
+  return observation.layer { started = started, ended = ended }
 end
 
 return log_layer
