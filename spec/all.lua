@@ -18,7 +18,9 @@ local function output_of(...)
 end
 
 -- These take longest.
-local FIRST <const> = { ["embedding_spec.lua"] = true, ["repl_terminal_spec.lua"] = true, ["npc_spec.lua"] = true }
+local FIRST <const> = {
+  ["embedding_spec.lua"] = true, ["repl_terminal_spec.lua"] = true, ["npc_spec.lua"] = true,
+}
 
 -- The long ones first: the last one to end is then a short one.
 local function spec_files()
