@@ -103,8 +103,8 @@ function helper.check_descriptors(before)
   if now > before then error(("%d descriptors before, %d now"):format(before, now), 2) end
 end
 
--- Seconds that a turn of the loop may take; the sanitizers are slow.
-local LONGEST_TURN = os.getenv "SLUICE_SLOW" and 2 or 0.3
+-- Seconds that a turn of the loop may take: what blocks it (a name's resolver, a handshake) takes several.
+local LONGEST_TURN <const> = os.getenv "SLUICE_SLOW" and 2 or 1
 
 ---Calls f while a task beside it ticks each millisecond; fails when the ticks stood still.
 function helper.ticking(f, ...)

@@ -135,7 +135,8 @@ describe_here("the REPL on a terminal", function()
     press("C-u")
     type_text "sluice.task.s"
     press "Tab"
-    wait_for "> sluice.task.s\nscope      semaphore  shield     simulate   sleep      spawn\n> sluice.task.s"
+    local listed = "scope      semaphore  set_local  shield     simulate   sleep      spawn"
+    wait_for("> sluice.task.s\n" .. listed .. "\n> sluice.task.s")
     type_text "leep(0)"
     press "Enter"
     wait_for "> sluice.task.sleep(0)\n>"

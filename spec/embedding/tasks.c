@@ -74,14 +74,14 @@ static void cancellation(void)
     sluice_delete(s);
 }
 
-/** The longest of many pumps of 2 ms, in seconds; the median would hide a frame that was lost. */
+/** The longest of many pumps of 2 ms, in seconds of processor time; the median would hide a frame that was lost. */
 static double second_longest_pump(sluice *s, int count)
 {
     double longest = 0, second = 0;
     for (int i = 0; i < count; i++) {
-        double start = seconds_now();
+        double start = processor_seconds();
         sluice_pump(s, 2000);
-        double took = seconds_now() - start;
+        double took = processor_seconds() - start;
         if (took > longest) {
             second = longest;
             longest = took;
