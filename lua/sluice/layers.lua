@@ -10,6 +10,7 @@ local options = require "sluice.options"
 ---@field host? string
 ---@field serving_state? fun(self: sluice.Endpoint, options?: { timeout?: number }): sluice.ServingState?, sluice.Error? whether it says it is ready; costs no tokens
 ---@field available_in? fun(self: sluice.Endpoint): number seconds until it may be asked, 0: now; an open breaker, a pause after a 429; never waits
+---@field provider? string whose API it is, as OpenTelemetry's gen_ai.provider.name: "databricks", "openai"
 ---@field honours_timeout? boolean whether `options.timeout.total` alone bounds a query; layers do not pass it on
 
 ---@alias sluice.AroundCall fun(inner: sluice.Endpoint, request: table, options?: table): table?, sluice.Error?
@@ -79,7 +80,7 @@ end
 -- What there is: the names above, and one file each.
 local function names()
   local all = { breaker = true, cache = true, fallback = true, hedge = true, limit = true, log = true }
-  all.retry, all.timeout = true, true
+  all.metrics, all.retry, all.timeout = true, true, true
   for name in next, layers do all[name] = true end
   return all
 end

@@ -157,7 +157,8 @@ local function begin(what, inner, streamed, request, given)
   return setmetatable({
     operation = operation_of(request), streamed = streamed, endpoint = inner.name, host = inner.host,
     model = type(request) == "table" and request.model or nil, request = request, options = given,
-    request_id = id, started = now(), started_at = wall(), _ended = what.ended, _opened = false,
+    request_id = id, started = now(), started_at = wall(), _ended = what.ended,
+    _told = what.opened, _opened = false,
     outcome = nil, duration = nil, value = nil, status = nil, ttft = nil, served_model = nil,
     answer_model = nil, variant = nil, upstream_request_id = nil, input_tokens = nil, output_tokens = nil,
     attempts = nil, cache = nil,
@@ -175,14 +176,24 @@ local function opened_stream(self, value, err)
     return nil, err
   end
   self._opened = true
-  return stream.watch(value, function(opened, how, failure) finish(self, how, opened, failure) end)
+  self.value = stream.watch(value, function(opened, how, failure) finish(self, how, opened, failure) end)
+  if self._told then self._told(self) end
+  return self.value
 end
 
-local WHAT <const> = { started = "callable?", ended = "callable", identify = "boolean?" }
+local WHAT <const> = {
+  started = "callable?", opened = "callable?", ended = "callable", identify = "boolean?",
+}
+
+---@class sluice.ObservationHooks each is told once, with the same table; they may not wait, and should not raise
+---@field started? fun(facts: sluice.Observation)
+---@field opened? fun(facts: sluice.Observation) the first content of a stream is known: it is the `value`
+---@field ended fun(facts: sluice.Observation)
+---@field identify? boolean false: no request_id is made up
 
 ---Makes a layer that watches each query and each stream from its start to its end, however it ends: an answer, an
 ---err, a raise, a cancellation, a reader who leaves. It changes nothing but the options, which get a request_id.
----@param what { started?: fun(facts: sluice.Observation), ended: fun(facts: sluice.Observation), identify?: boolean } both are told once, with the same table; they may not wait, and should not raise. `identify = false`: no request_id is made up
+---@param what sluice.ObservationHooks
 ---@return sluice.Layer
 function observation.layer(what)
   options.check("observation.layer", what, WHAT)

@@ -46,6 +46,7 @@ function stream.wrap(source)
     _collector = collector.new(),
     _ended = false,
     _watcher = false, -- see stream.watch
+    _listener = false,
     _usage = nil, -- the newest that a chunk told
   }, metatable)
 end
@@ -53,22 +54,28 @@ end
 -- At its end, of whatever kind, once.
 local function tell(self, how, err)
   local watcher = self._watcher
-  self._watcher = false
+  self._watcher, self._listener = false, false
   if watcher then watcher(self, how, err) end
+end
+
+local function both(before, after)
+  if not before or not after then return before or after or false end
+  return function(...)
+    before(...)
+    after(...)
+  end
 end
 
 ---Makes a stream of a source as wrap does, and tells of its end: for layers, which so need no stream around
 ---a stream, with all its text once more.
 ---@param source sluice.ChunkSource
----@param ended fun(opened: sluice.Stream, how: "done"|"failed"|"raised"|"closed", err: any) called once; "closed": its reader left before its end, "raised": a wait was cancelled, or the source is at fault; may not wait
+---@param ended? fun(opened: sluice.Stream, how: "done"|"failed"|"raised"|"closed", err: any) called once; "closed": its reader left before its end, "raised": a wait was cancelled, or the source is at fault; may not wait
+---@param arrived? fun() called for each chunk as it is read; may not wait, nor raise
 ---@return sluice.Stream opened the source itself where it is a stream
-function stream.watch(source, ended)
+function stream.watch(source, ended, arrived)
   local opened = stream.wrap(source)
-  local before = opened._watcher
-  opened._watcher = before and function(...)
-    before(...)
-    ended(...)
-  end or ended
+  opened._watcher = both(opened._watcher, ended)
+  opened._listener = both(opened._listener, arrived)
   local how = opened._failure and "failed" or opened._cut and "closed" or "done"
   if opened._ended then tell(opened, how, opened._failure) end
   return opened
@@ -113,10 +120,10 @@ function methods:next()
   else
     chunk, event, text = self._source:next()
   end
+  if chunk == nil then return finish(self, event) end
+  if self._listener then self._listener() end
   if text then
     self._collector:add_text(text, chunk)
-  elseif chunk == nil then
-    return finish(self, event)
   else
     self._collector:add(chunk)
     if type(chunk) ~= "table" then return chunk, event end

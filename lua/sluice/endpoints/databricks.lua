@@ -29,6 +29,7 @@ function databricks.new(connection, name, given)
   given = options.check("workspace:endpoint", given, ENDPOINT)
   return setmetatable({
     name = name,
+    provider = "databricks",
     host = connection.host,
     honours_timeout = connection.honours_timeout,
     _client = connection,

@@ -56,6 +56,7 @@ function openai.new(given)
   }
   return setmetatable({
     name = given.model or host,
+    provider = "openai",
     host = host,
     honours_timeout = connection.honours_timeout,
     _client = connection,
