@@ -21,6 +21,7 @@
 ---@field sse sluice.sse event streams
 ---@field stream sluice.stream answers as they are made
 ---@field redis sluice.redis the Redis client
+---@field traffic sluice.traffic several versions at once: splits, shadows
 ---@field sqlite sluice.sqlite databases in files and in memory
 ---@field health sluice.health whether endpoints are well
 ---@field headers sluice.headers header fields
@@ -50,9 +51,7 @@ local modules = {
   task = true, http = true, web = true, json = true, log = true, retry = true, layers = true, cache = true,
   errors = true, progress = true, sse = true, stream = true, headers = true, response = true,
   transports = true, redis = true, batch = true, metrics = true, statistics = true, bundle = true,
-  sqlite = true,
-  report = true,
-  health = true,
+  sqlite = true, report = true, health = true, traffic = true,
 }
 
 local function unknown(name)

@@ -8,6 +8,9 @@ local facts = setmetatable({}, { __mode = "k" })
 -- What gives the facts when they are asked for first.
 local makers = setmetatable({}, { __mode = "k" })
 
+-- What is to be added to the facts when somebody asks for them.
+local notes = setmetatable({}, { __mode = "k" })
+
 -- Its metatable may have a function `__facts` that gives what was known from the start, so that nothing is
 -- made for those that nobody asks about.
 local function first_known(object)
@@ -20,6 +23,12 @@ local function first_known(object)
     local its = getmetatable(object)
     local first = type(its) == "table" and rawget(its, "__facts")
     kept = first and first(object)
+  end
+  local noted = notes[object]
+  if noted then
+    notes[object] = nil
+    kept = kept or {}
+    for name, value in next, noted do kept[name] = value end
   end
   if kept then facts[object] = kept end
   return kept
@@ -49,8 +58,23 @@ end
 ---@param make fun(): table a fresh table; may not wait
 ---@return table|userdata|function object
 function meta.later(object, make)
-  if known(object) then return meta.set(object, make()) end
+  if notes[object] or known(object) then return meta.set(object, make()) end
   makers[object] = make
+  return object
+end
+
+---As set, for what many objects have in common: nothing is made until somebody asks, and the latest call is the one
+---that counts until then.
+---@param object table|userdata|function
+---@param more table shared, never changed
+---@return table|userdata|function object
+function meta.note(object, more)
+  local kept = facts[object]
+  if kept then
+    for name, value in next, more do kept[name] = value end
+  else
+    notes[object] = more
+  end
   return object
 end
 
@@ -64,7 +88,7 @@ function meta.share(object, other)
     kept = {}
     facts[other] = kept
   end
-  facts[object] = kept
+  facts[object], notes[object] = kept, nil
   return object
 end
 

@@ -7,6 +7,7 @@
 ---@field served_model? string asks one served model of the endpoint instead of the routes' choice
 ---@field cache? "no-store"|"refresh"|"only-if-cached"|{ max_age: number } read by layers.cache
 ---@field probe? boolean a look at whether the endpoint is well: not tried again, not hedged, not answered by another endpoint
+---@field variant? string read by traffic.split: the variant to ask
 ---@field progress? any read by those who show progress
 
 ---@type sluice.OptionSpec
@@ -16,6 +17,7 @@ local query_options = {
   served_model = "string?",
   cache = "any?",
   probe = "boolean?",
+  variant = "string?",
   progress = "any?",
 }
 

@@ -70,12 +70,12 @@ local function split(given)
   return endpoints, options.check("layers.fallback", named, FALLBACK)
 end
 
--- A served model is one of the first endpoint's.
+-- A served model and a variant are of the first endpoint's.
 local function options_for_others(given)
-  if not given or given.served_model == nil then return given end
+  if not given or given.served_model == nil and given.variant == nil then return given end
   local copy = {}
   for name, value in pairs(given) do
-    if name ~= "served_model" then copy[name] = value end
+    if name ~= "served_model" and name ~= "variant" then copy[name] = value end
   end
   return copy
 end
@@ -83,7 +83,8 @@ end
 local function answered(value, endpoint, failures)
   local kind = type(value)
   if kind ~= "table" and kind ~= "userdata" then return value end
-  return meta.set(value, { answered_by = endpoint.name, degraded = failures })
+  local variant = failures and meta.get(failures[1].error).variant -- of a traffic.split, which is charged with it
+  return meta.set(value, { answered_by = endpoint.name, degraded = failures, variant = variant })
 end
 
 local function failed(err, failures)

@@ -2,14 +2,30 @@
 -- The layer that tries a query again.
 
 local layers = require "sluice.layers"
+local meta = require "sluice.meta"
 local retry = require "sluice.retry"
 
-local function query(_, inner, request, options)
-  return inner:query(request, options)
+local running = coroutine.running
+
+-- The variant of a traffic.split that the last try of a coroutine was charged to: the next one stays there.
+local charged = setmetatable({}, { __mode = "k" })
+
+local function same_variant(attempt, options)
+  local variant = attempt > 1 and charged[running()]
+  return variant and layers.with_options(options, { variant = variant }) or options
 end
 
-local function stream(_, inner, request, options)
-  return inner:stream(request, options)
+local function noted(value, err)
+  if value == nil then charged[running()] = type(err) == "table" and meta.get(err).variant or nil end
+  return value, err
+end
+
+local function query(attempt, inner, request, options)
+  return noted(inner:query(request, same_variant(attempt, options)))
+end
+
+local function stream(attempt, inner, request, options)
+  return noted(inner:stream(request, same_variant(attempt, options)))
 end
 
 -- Of an endpoint that is in no place of its own, nobody else can share the allowance.

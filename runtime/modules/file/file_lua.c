@@ -5,6 +5,7 @@
 #include "../../core/core.h"
 
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -439,10 +440,58 @@ static int l_hash_number(lua_State *L)
     return 1;
 }
 
+/** What a prefix draws for a key: a number in (0, 1). */
+static double hash_draw(lua_State *L, const char *key, size_t length)
+{
+    size_t size;
+    const char *prefix = luaL_checklstring(L, -1, &size);
+    sl_hash hash;
+    sl_hash_init(&hash);
+    sl_hash_add(&hash, prefix, size);
+    sl_hash_add(&hash, key, length);
+    return ((double)(sl_hash_value(&hash) >> 11) + 0.5) * 0x1p-53;
+}
+
+/*
+ * rendezvous(key, prefixes, shares) -> index | nil
+ * Whose draw u of prefix and key has the largest ln(u) / share; one without a share is left out.
+ */
+static int l_hash_rendezvous(lua_State *L)
+{
+    size_t length;
+    const char *key = luaL_checklstring(L, 1, &length);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    lua_Integer count = (lua_Integer)lua_rawlen(L, 2), chosen = 0;
+    double best = 0;
+    for (lua_Integer i = 1; i <= count; i++) {
+        lua_rawgeti(L, 3, i);
+        double share = lua_tonumber(L, -1);
+        if (share > 0) {
+            lua_rawgeti(L, 2, i);
+            double score = log(hash_draw(L, key, length)) / share;
+            if (!chosen || score > best) {
+                best = score;
+                chosen = i;
+            }
+        }
+        lua_settop(L, 3);
+    }
+    if (chosen)
+        lua_pushinteger(L, chosen);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
 static const luaL_Reg file_functions[] = {
-    {"open", l_handle_open},       {"standard", l_handle_standard},
-    {"checksum", l_hash_checksum}, {"hash", l_hash_number},
-    {"scan", l_scan_new},          {NULL, NULL},
+    {"open", l_handle_open},
+    {"standard", l_handle_standard},
+    {"checksum", l_hash_checksum},
+    {"hash", l_hash_number},
+    {"scan", l_scan_new},
+    {"rendezvous", l_hash_rendezvous},
+    {NULL, NULL},
 };
 
 static const luaL_Reg file_methods[] = {
