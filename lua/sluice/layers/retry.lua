@@ -7,12 +7,14 @@ local retry = require "sluice.retry"
 
 local running = coroutine.running
 
--- The variant of a traffic.split that the last try of a coroutine was charged to: the next one stays there.
+-- The variant of a traffic.split inside that the last try of a coroutine was charged to: the next one stays there.
 local charged = setmetatable({}, { __mode = "k" })
 
-local function same_variant(attempt, options)
+local function same_variant(attempt, inner, options)
   local variant = attempt > 1 and charged[running()]
-  return variant and layers.with_options(options, { variant = variant }) or options
+  local variants = variant and inner.variants
+  if type(variants) ~= "table" or not variants[variant] then return options end
+  return layers.with_options(options, { variant = variant })
 end
 
 local function noted(value, err)
@@ -21,11 +23,11 @@ local function noted(value, err)
 end
 
 local function query(attempt, inner, request, options)
-  return noted(inner:query(request, same_variant(attempt, options)))
+  return noted(inner:query(request, same_variant(attempt, inner, options)))
 end
 
 local function stream(attempt, inner, request, options)
-  return noted(inner:stream(request, same_variant(attempt, options)))
+  return noted(inner:stream(request, same_variant(attempt, inner, options)))
 end
 
 -- Of an endpoint that is in no place of its own, nobody else can share the allowance.
