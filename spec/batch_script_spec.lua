@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- scripts/batch.lua as a user runs it, and batches that are interrupted.
+local emulators = require "emulator_process"
 local json = require "sluice.json"
 local support = require "support"
 
@@ -22,14 +23,6 @@ local function rows_of(path)
 end
 
 support.needing("server", describe, pending)("scripts/batch.lua", function()
-  -- The script against an endpoint of a private emulator.
-  local BOTH <const> = [[
-    local sluice = require "sluice"
-    assert(assert(sluice.workspace()).serving_endpoints:create_and_wait {
-      name = "e", config = { served_entities = { { entity_name = "main.demo.echo", entity_version = "1",
-        workload_size = "Small", scale_to_zero_enabled = true } } } })
-    dofile "scripts/batch.lua" ]]
-
   it("tries itself out", function()
     local result = support.sluice("--emulator", "scripts/batch.lua")
     assert.equal(0, result.status, result.err)
@@ -42,27 +35,27 @@ support.needing("server", describe, pending)("scripts/batch.lua", function()
   end)
 
   it("asks every line of a file, continues, and tells of rows with errors", function()
+    local emulator <close> = emulators.start()
     with_folder(function(folder)
-      local script, input, output = folder .. "both.lua", folder .. "in", folder .. "out"
-      write_file(script, BOTH)
+      local input, output = folder .. "in", folder .. "out"
       local line = '{"id":"%s","messages":[{"role":"user","content":"hello %s"}]}\n'
       write_file(input, line:format("a", "a") .. line:format("b", "b"))
-      local words = { "--emulator", script, "--endpoint", "e", "--input", input, "--output", output,
-        "--concurrency", "4", "--report=" .. folder .. "report" }
-      local result = support.sluice(table.unpack(words))
+      local command = emulator:command("scripts/batch.lua", "--endpoint", "e", "--input", input,
+        "--output", output, "--concurrency", "4", "--report=" .. folder .. "report")
+      local result = support.shell(command)
       assert.equal(0, result.status, result.err)
       local said = {}
       for _, row in ipairs(rows_of(output)) do said[row.id] = row.response.choices[1].message.content end
       assert.same({ a = "hello a", b = "hello b" }, said)
-      result = support.sluice(table.unpack(words))
+      result = support.shell(command)
       assert.equal(0, result.status, result.err)
       assert.equal(2, json.decode(support.read_file(folder .. "report")).resumed)
       write_file(input, line:format("a", "a") .. "oops\n")
-      result = support.sluice(table.unpack(words))
+      result = support.shell(command)
       assert.equal(1, result.status)
       assert.matches("the input has changed", result.err)
       os.remove(output)
-      result = support.sluice(table.unpack(words))
+      result = support.shell(command)
       assert.equal(3, result.status, result.err)
       assert.matches("2 rows: 1 answered, 1 failed", result.err)
     end)
@@ -80,12 +73,26 @@ end)
 describe("Ctrl-C", function()
   local CHILD <const> = [[
     local sluice = require "sluice"
-    local function query(_, request) sluice.task.sleep(tonumber(arg[3])) return request end
+    local asked = 0
+    local function query(_, request)
+      asked = asked + 1
+      if asked == 8 and arg[4] then io.popen("kill -" .. arg[4] .. " $PPID"):close() end
+      sluice.task.sleep(tonumber(arg[3]))
+      return request
+    end
     local summary = assert(sluice.batch.run {
       input = arg[1], output = arg[2], concurrency = 4, endpoint = { query = query } })
     print(summary.rows, tostring(summary.stopped), tostring(summary.complete)) ]]
 
-  local function run(folder, seconds, signals)
+  -- The child; with a `signal` it gets that while it asks the rows 5 to 8.
+  local function run(folder, seconds, signal)
+    write_file(folder .. "child.lua", CHILD)
+    local command = "%s %schild.lua %sin %sout %g %s"
+    local binary = support.quote(support.binary)
+    return support.shell(command:format(binary, folder, folder, folder, seconds, signal or ""))
+  end
+
+  local function run_behind(folder, seconds, signals)
     write_file(folder .. "child.lua", CHILD)
     local command = "%s %schild.lua %sin %sout %g & pid=$!; %s wait $pid"
     local binary = support.quote(support.binary)
@@ -95,23 +102,20 @@ describe("Ctrl-C", function()
   it("once: what runs is finished, the summary told, and the same call continues", function()
     with_folder(function(folder)
       write_file(folder .. "in", ('{"n":1}\n'):rep(20))
-      -- a shell starts its background jobs with SIGINT ignored: SIGTERM takes the same way
-      local result = run(folder, 0.3, "sleep 0.45; kill -TERM $pid;")
+      local result = run(folder, 0.05, "TERM")
       assert.equal("8\tterminated\tfalse\n", result.out, result.err)
       assert.equal(143, result.status)
       assert.equal(8, #rows_of(folder .. "out"))
-      result = run(folder, 0.01, "")
+      result = run(folder, 0.01)
       assert.equal("20\tnil\ttrue\n", result.out, result.err)
       assert.equal(20, #rows_of(folder .. "out"))
     end)
   end)
 
-  it("is an interrupt where the shell leaves it to us", function()
+  it("is an interrupt", function()
     with_folder(function(folder)
       write_file(folder .. "in", ('{"n":1}\n'):rep(20))
-      write_file(folder .. "child.lua", CHILD)
-      local command = "timeout --foreground --preserve-status -s INT 0.45 %s %schild.lua %sin %sout 0.3"
-      local result = support.shell(command:format(support.quote(support.binary), folder, folder, folder))
+      local result = run(folder, 0.05, "INT")
       assert.equal("8\tinterrupted\tfalse\n", result.out, result.err)
       assert.equal(130, result.status)
     end)
@@ -120,9 +124,10 @@ describe("Ctrl-C", function()
   it("twice: at once, and nothing that was written is lost", function()
     with_folder(function(folder)
       write_file(folder .. "in", ('{"n":1}\n'):rep(20))
-      local result = run(folder, 30, "sleep 0.2; kill -TERM $pid; sleep 0.1; kill -TERM $pid;")
+      -- a shell starts its background jobs with SIGINT ignored: SIGTERM takes the same way
+      local result = run_behind(folder, 30, "sleep 0.2; kill -TERM $pid; sleep 0.1; kill -TERM $pid;")
       assert.same({ "", 143 }, { result.out, result.status })
-      result = run(folder, 0.01, "")
+      result = run(folder, 0.01)
       assert.equal("20\tnil\ttrue\n", result.out, result.err)
     end)
   end)

@@ -120,6 +120,15 @@ describe("a shared batch", function()
     assert.same({}, client:keys "*")
   end)
 
+  it("has its keys in one slot of a cluster", function()
+    local cluster <close> = fixture.start "--cluster-enabled yes"
+    cluster:cli "cluster addslotsrange 0 16383"
+    fixture.eventually(function() return cluster:cli("cluster info"):find "cluster_state:ok" end)
+    local node <close> = sluice.redis.connect { url = cluster.unix_url }
+    local _, worked, collected = run(open { client = node, name = "a:b" }, requests(7), endpoint_of())
+    assert.same({ 7, 7, true }, { worked.ok, collected.ok, collected.complete })
+  end)
+
   it("is done with nothing more to do for who comes later", function()
     local shared, endpoint = open(), endpoint_of()
     run(shared, requests(5), endpoint)

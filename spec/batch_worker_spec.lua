@@ -3,37 +3,24 @@
 local support = require "support"
 local describe = support.needing("redis", support.needing("server", describe, pending), pending)
 
+local emulators = require "emulator_process"
 local fixture = require "redis_server"
 local json = require "sluice.json"
 
 describe("scripts/batch_worker.lua", function()
-  local server, folder, emulator, pid, host
-
-  local CREATE <const> = [[
-    assert(assert(require("sluice").workspace()).serving_endpoints:create_and_wait {
-      name = "e", config = { served_entities = { { entity_name = "main.demo.echo", entity_version = "1",
-        workload_size = "Small", scale_to_zero_enabled = true } } } }) ]]
+  local server, folder, emulator
 
   local function command(...)
-    local words = {
-      "DATABRICKS_HOST=" .. host, "DATABRICKS_TOKEN=x", "REDIS_URL=unix:" .. server.path,
-      support.quote(support.binary),
-    }
-    for _, word in ipairs { ... } do words[#words + 1] = support.quote(word) end
-    return table.concat(words, " ")
+    return "REDIS_URL=unix:" .. server.path .. " " .. emulator:command(...)
   end
 
   setup(function()
     server = fixture.start "--requirepass right"
     folder = support.shell("mktemp -d").out:gsub("\n", "") .. "/"
-    local words = "echo $$; exec %s emulate --listen 127.0.0.1:0 --deploy-time 0"
-    emulator = assert(io.popen(words:format(support.quote(support.binary))))
-    pid, host = emulator:read "l", emulator:read "l"
-    assert(os.execute(command("-e", CREATE)))
+    emulator = emulators.start()
   end)
   teardown(function()
-    os.execute("kill " .. pid)
-    emulator:close()
+    emulator:stop()
     server:stop()
     os.execute("rm -rf " .. folder)
   end)
