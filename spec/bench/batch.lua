@@ -42,6 +42,22 @@ local function ours(bench, server, name, kind, input, rows)
   end }
 end
 
+-- One process that does all of it, and a redis-server on the servers' core.
+local function through_redis(bench, server, input, rows)
+  local program, name = process.find "redis-server", "through Redis"
+  if not program then return { name = name, missing = "no redis-server" } end
+  local socket = bench.folder .. "/redis"
+  local redis = process.serve({
+    program, "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no",
+  }, bench.folder .. "/redis.log")
+  local script = bench.here .. "batch_client.lua"
+  return { name = name, stop = function() redis:stop() end, run = function()
+    local output = fresh(bench, "shared")
+    local words = { bench.binary, script, "unix:" .. socket, server.url, input, output, rows, CONCURRENCY }
+    return process.measure(words)
+  end }
+end
+
 local function python(bench, server, name, kind, input)
   local program = find_python(kind)
   if not program then return { name = name, missing = "not installed" } end
@@ -56,18 +72,23 @@ local function open(bench)
   local rows, input = math.tointeger(bench.rows) or ROWS, bench.folder .. "/batch.jsonl"
   write_input(input, rows)
   local server = nginx.start(bench, chat.answer)
+  local shared = through_redis(bench, server, input, rows)
   local contestants = {
     ours(bench, server, "batch", "input", input, rows),
     ours(bench, server, "task.map alone", "map", input, rows),
     ours(bench, server, "no journal", "plain", input, rows),
     ours(bench, server, "as they complete", "completion", input, rows),
-    close = function() server:stop() end,
+    shared,
+    close = function()
+      server:stop()
+      if shared.stop then shared.stop() end
+    end,
   }
   if rows <= ROWS then -- more take minutes
     local few = bench.folder .. "/few.jsonl"
     write_input(few, FEW_ROWS)
-    contestants[5] = python(bench, server, "to_thread, requests", "requests", input)
-    contestants[6] = python(bench, server, "httpx, 5000 rows", "httpx", few)
+    contestants[6] = python(bench, server, "to_thread, requests", "requests", input)
+    contestants[7] = python(bench, server, "httpx, 5000 rows", "httpx", few)
   end
   return contestants
 end

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Asks every row of a file: batch_client.lua KIND URL INPUT OUTPUT ROWS CONCURRENCY
--- KIND: map (task.map alone, no files), input or completion (the order of a batch), plain (without a journal).
+-- KIND: map (task.map alone, no files), input or completion (the order of a batch), plain (without a journal), or the
+-- URL of a Redis: feeds, works and collects.
 -- Prints rows a second, microseconds of processor time a row, and megabytes at the most.
 
 package.path = arg[0]:match "^(.*/)" .. "?.lua;" .. package.path
@@ -40,6 +41,18 @@ local function run_batch()
   assert(summary.ok == rows and summary.tokens.total == rows * chat.total_tokens)
 end
 
+local function run_shared()
+  local shared = sluice.redis.stream { client = sluice.redis.connect { url = kind }, name = "bench" }
+  assert(shared:delete())
+  sluice.task.scope(function(scope)
+    scope:spawn(function() assert(shared:feed { input = input }) end)
+    scope:spawn(function() assert(assert(shared:collect { output = output }).ok == rows) end)
+    assert(sluice.batch.run { endpoint = endpoint, input = shared, concurrency = concurrency })
+  end)
+end
+
+local RUNS <const> = { map = run_map, input = run_batch, completion = run_batch, plain = run_batch }
+
 local function most_resident()
   for line in io.lines "/proc/self/status" do
     local kilobytes = line:match "^VmHWM:%s*(%d+)"
@@ -48,6 +61,7 @@ local function most_resident()
 end
 
 local wall, cpu = sluice.task.now(), os.clock()
-if kind == "map" then run_map() else run_batch() end
+local run = RUNS[kind] or run_shared
+run()
 wall, cpu = sluice.task.now() - wall, os.clock() - cpu
 print(("rate %.1f\ncpu %.3f\nmb %.2f"):format(rows / wall, cpu / rows * 1e6, most_resident()))
