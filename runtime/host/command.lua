@@ -14,6 +14,8 @@ usage: sluice                            try things out: the REPL
        sluice bundle FILE.lua -o APP [--module NAME]... [--path TEMPLATES]...
                       [--data FILE[=NAME]]...
                                           make one executable file of a script
+       sluice top [--interval S] [--once] URL
+                                          see what a running gateway or batch does
        sluice --help | --version
 
 Exit status: 0 done, 1 the script failed, 2 bad usage, 130 interrupted, 143 terminated.
@@ -242,6 +244,8 @@ local function main(words)
     return require("sluice.emulator.command").run(table.move(words, 2, #words, 1, {}))
   elseif first == "bundle" then
     return require("sluice.bundle.command").run(table.move(words, 2, #words, 1, {}))
+  elseif first == "top" then
+    return require("sluice.top.command").run(table.move(words, 2, #words, 1, {}))
   elseif first == "--emulator" then
     return run_with_emulator(words, 2)
   elseif first:sub(1, 1) == "-" and first ~= "-" and first ~= "-e" then
