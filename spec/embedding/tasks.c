@@ -74,7 +74,8 @@ static void cancellation(void)
     sluice_delete(s);
 }
 
-/** The longest of many pumps of 2 ms, in seconds of processor time; the median would hide a frame that was lost. */
+/** The longest of many pumps of 2 ms, in seconds of processor time; the median would hide a frame
+ * that was lost. */
 static double second_longest_pump(sluice *s, int count)
 {
     double longest = 0, second = 0;
