@@ -45,6 +45,39 @@ describe("a fault rule", function()
     assert.equal(200, call("GET", management .. "/e").status)
   end)
 
+  it("is for one served entity, whichever the traffic chooses", function()
+    local call, emulated = caller.start { deploy_time = 0, seed = 4 }
+    local entities = { caller.entity("echo", { name = "old" }), caller.entity("echo", { name = "new" }) }
+    local routes = {}
+    for index, name in ipairs { "old", "new" } do
+      routes[index] = { served_entity_name = name, traffic_percentage = 50 }
+    end
+    local config = { served_entities = entities, traffic_config = { routes = routes } }
+    assert.equal(200, call("POST", management, { name = "e", config = config }).status)
+    emulated:fault { kind = "status", status = 500, served_entity = "new", skip = 1 }
+    emulated:fault { kind = "status", status = 503, served_entity = "other" }
+    local failed, answered = {}, {}
+    for _ = 1, 60 do
+      local res = call("POST", invocations, chat "x")
+      local counts = res.status == 200 and answered or failed
+      local name = res.headers["served-model-name"]
+      counts[name] = (counts[name] or 0) + 1
+    end
+    assert.is_true(failed.new > 15 and answered.new == 1 and answered.old > 15)
+    assert.is_nil(failed.old)
+    assert.equal(500, call("POST", "/serving-endpoints/e/served-models/new/invocations", chat "x").status)
+    assert.equal(failed.new + 2, emulated.faults:list()[1].seen)
+    emulated.faults:remove(1)
+    task.simulate(function()
+      emulated:fault { kind = "delay", seconds = 7, served_entity = "new" }
+      local started = task.now()
+      call("POST", "/serving-endpoints/e/served-models/new/invocations", chat "x")
+      assert.equal(7, task.now() - started)
+      call("POST", "/serving-endpoints/e/served-models/old/invocations", chat "x")
+      assert.equal(7, task.now() - started)
+    end)
+  end)
+
   it("answers in every shape that the service has", function()
     local call, emulated = start()
     local shapes = {

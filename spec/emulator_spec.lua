@@ -531,6 +531,8 @@ describe("the command", function()
     ["--token-time needs a number of at least 0, got x"] = { "--token-time", "x" },
     ["--state needs a value"] = { "--no-retry-after", "--state" },
     ["--upstream needs an http or https URL, got localhost"] = { "--upstream", "localhost" },
+    ["--fault: "] = { "--fault", "{" },
+    ['--fault: fault rule: unknown kind "stauts"'] = { "--fault", '{"kind":"stauts"}' },
     ["--model: cannot open"] = { "--model", "/nonexistent/model.lua" },
     ["must return a function, got a table"] = { "--model", "lua/sluice/emulator/wire.lua" },
   } do

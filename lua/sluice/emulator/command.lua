@@ -4,6 +4,8 @@
 local dialects = require "sluice.emulator.dialect"
 local emulator = require "sluice.emulator"
 local errors = require "sluice.errors"
+local faults = require "sluice.emulator.faults"
+local json = require "sluice.json"
 local log = require "sluice.log"
 local settings_of = require "sluice.settings"
 local task = require "sluice.task"
@@ -14,7 +16,7 @@ local usage <const> = [[
 usage: sluice emulate [--listen HOST:PORT] [--state FILE] [--latency MS]
                       [--token-time MS] [--deploy-time S] [--dialect KEY=VALUE]...
                       [--no-retry-after] [--token-lifetime S]
-                      [--upstream URL] [--model FILE.lua]...
+                      [--upstream URL] [--model FILE.lua]... [--fault JSON]...
 
 Serves an emulated model serving workspace and prints its address as one line on
 standard output once it accepts connections. Any bearer token is accepted.
@@ -32,6 +34,8 @@ standard output once it accepts connections. Any bearer token is accepted.
                        one, is read from SLUICE_UPSTREAM_KEY
   --model FILE.lua     a model of your own under the file's name; the file returns
                        function(request, context) -> response | text | nil, err
+  --fault JSON         a fault rule; of one served version that is slow, or fails:
+                       {"kind":"delay","seconds":0.5,"served_entity":"model-2"}
 ]]
 
 -- How long a stopping server lets answers under way come to their end, in seconds.
@@ -84,6 +88,16 @@ readers["--upstream"] = function(settings, value)
   return true
 end
 
+readers["--fault"] = function(settings, value)
+  local rule, err = json.decode(value)
+  if rule == nil then return nil, "--fault: " .. err.message end
+  -- asked of a set of its own: the rule may be wrong
+  local id, problem = faults.new():add(rule)
+  if not id then return nil, "--fault: " .. problem end
+  settings.faults[#settings.faults + 1] = rule
+  return true
+end
+
 readers["--model"] = function(settings, value)
   local name = value:match("([^/]+)$"):gsub("%.lua$", "")
   local chunk, problem = loadfile(value)
@@ -108,7 +122,7 @@ local function read_argument(settings, name, value)
 end
 
 local function read_arguments(arguments)
-  local settings, index = { models = {}, dialect = {} }, 1
+  local settings, index = { models = {}, dialect = {}, faults = {} }, 1
   while index <= #arguments do
     local name, value = arguments[index]:match("^(%-%-[%w-]+)=(.*)$")
     name = name or arguments[index]
@@ -155,6 +169,7 @@ local function start(settings)
     io.stderr:write("sluice emulate: ", tostring(wrong), "\n")
     return 1
   end
+  for _, rule in ipairs(settings.faults) do emulated:fault(rule) end
   local ok, server, err = pcall(emulated.listen, emulated, settings.listen)
   if not ok then
     -- An address that cannot be read raises text; cancellation raises an err.

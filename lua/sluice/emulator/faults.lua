@@ -47,7 +47,8 @@ local metatable = { __index = methods, __name = "sluice.emulator.faults" }
 ---The faults of an emulator.
 ---@return table faults
 function faults.new()
-  return setmetatable({ rules = rules.new(nil, { kinds = kinds }), count = 0 }, metatable)
+  local given = { kinds = kinds, common = { served_entity = "name?" } }
+  return setmetatable({ rules = rules.new(nil, given), count = 0 }, metatable)
 end
 
 local creations = { ["/api/2.0/serving-endpoints"] = true, ["/api/2.0/serving-endpoints/pt"] = true }
@@ -239,6 +240,19 @@ end
 function methods:handle(handler, request)
   if self.count == 0 or request.path:find("^/emulator/") then return handler(request) end
   local fault = self.rules:match(request, endpoint_of(request))
+  if not fault then return handler(request) end
+  return answer(fault, handler, request)
+end
+
+---Answers for a served entity with the fault that it is to meet, or by its handler: a version that is slow or fails.
+---@param handler fun(request: table): any, any
+---@param request sluice.web.Request
+---@param endpoint string
+---@param served_entity string
+---@return any
+---@return any err
+function methods:serve(handler, request, endpoint, served_entity)
+  local fault = self.count > 0 and self.rules:match(request, endpoint, served_entity)
   if not fault then return handler(request) end
   return answer(fault, handler, request)
 end

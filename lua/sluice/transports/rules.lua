@@ -15,6 +15,7 @@ local rules = {}
 ---@field method? string in any case
 ---@field path? string with `*` for a part of a segment, and for the rest at its end: "/serving-endpoints/*/invocations"
 ---@field endpoint? string the name of a serving endpoint, as the path has it
+---@field served_entity? string of the emulator alone: the served entity that answers
 ---@field when? fun(request: table): any of Lua alone
 ---@field skip? integer how many matching requests pass first, 0
 ---@field times? integer how many are hit then; all
@@ -79,12 +80,12 @@ local OWN = {
   bad_json = { headers = "table?", body = "string?" },
 }
 
--- The fields of each kind in full.
-local function specs_of(kinds)
+-- The fields of each kind in full; `more` are those that all of them have as well.
+local function specs_of(kinds, more)
   local specs = {}
   for kind, own in pairs(kinds) do
     local spec = {}
-    for _, part in ipairs { COMMON, own } do
+    for _, part in ipairs { COMMON, more or {}, own } do
       for name, what in pairs(part) do spec[name] = what end
     end
     specs[kind] = spec
@@ -201,6 +202,11 @@ local function matches(fault, request, endpoint)
   return not fault.when or fault.when(request) and true or false
 end
 
+-- Rules of a served entity wait until it is known which one answers; the others have had their turn then.
+local function is_of(fault, served_entity)
+  return fault.served_entity == served_entity
+end
+
 -- Whether this one of the matching requests is hit.
 local function is_due(fault)
   fault.seen = fault.seen + 1
@@ -218,15 +224,17 @@ local metatable = { __name = "sluice.fault_rules", __index = methods }
 
 ---Makes a set of rules. Raises for a rule that is none.
 ---@param list? sluice.FaultRule[]
----@param given? { seed?: integer, kinds?: table<string, sluice.OptionSpec> } `seed`: of the probabilities, 0; `kinds`: more kinds, with the fields of their own
+---@param given? { seed?: integer, kinds?: table<string, sluice.OptionSpec>, common?: sluice.OptionSpec } `seed`: of the probabilities, 0; `kinds`: more kinds, with the fields of their own; `common`: more fields of every kind
 ---@return sluice.FaultRules
 function rules.new(list, given)
   options.argument("rules.new", "rules", list, "table?")
-  given = options.check("rules.new", given, { seed = "integer?", kinds = "table?" })
+  given = options.check("rules.new", given, { seed = "integer?", kinds = "table?", common = "table?" })
   local set = setmetatable({ _faults = {}, _last = 0, _seed = given.seed or 0, _specs = SPECS }, metatable)
   if given.kinds then
-    set._specs = specs_of(given.kinds)
-    for kind, kind_spec in pairs(SPECS) do set._specs[kind] = set._specs[kind] or kind_spec end
+    set._specs = specs_of(given.kinds, given.common)
+    for kind, kind_spec in pairs(specs_of(OWN, given.common)) do
+      set._specs[kind] = set._specs[kind] or kind_spec
+    end
   end
   for index, each in ipairs(list or {}) do
     local id, problem = set:add(each)
@@ -254,10 +262,12 @@ end
 ---request (`skip`, `times`, `probability`) lets those after it have their turn.
 ---@param request { method?: string, url?: string, path?: string } also a request of a web app
 ---@param endpoint? string the name of the endpoint, where the path does not tell
+---@param served_entity? string of the rules for this one alone; nil: of those for none
 ---@return sluice.Fault? fault
-function methods:match(request, endpoint)
+function methods:match(request, endpoint, served_entity)
   for _, fault in ipairs(self._faults) do
-    if matches(fault, request, endpoint) and is_due(fault) then return fault end
+    local is_met = is_of(fault, served_entity) and matches(fault, request, endpoint)
+    if is_met and is_due(fault) then return fault end
   end
   return nil
 end

@@ -51,8 +51,8 @@ local function passed_on(raw, finish)
   return raw
 end
 
--- The result of one served entity.
-local function ask(query, entity)
+-- What one served entity says.
+local function say(query, entity)
   local done = query.emulator.metrics:begin(query.record.id, entity.name)
   local is_done = false
   local function finish(status, tokens)
@@ -75,6 +75,13 @@ local function ask(query, entity)
     result = answers.of(body)
     finish(200, tokens_in(body))
   end
+  return result
+end
+
+-- The result of one served entity, or of the fault that it has.
+local function ask(query, entity)
+  local function handler() return say(query, entity) end
+  local result = query.emulator.faults:serve(handler, query.request, query.name, entity.name)
   result.headers = result.headers or {}
   result.headers["served-model-name"] = entity.name
   return result
@@ -123,6 +130,7 @@ local function query_of(emulator, request, place)
   if not ok then return nil, refusal end
   return {
     emulator = emulator,
+    request = request,
     record = record,
     entity = entity,
     name = name,
