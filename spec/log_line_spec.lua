@@ -49,6 +49,23 @@ describe("a line of JSON", function()
     end
   end)
 
+  it("shows URLs without user, password and the secrets of their queries", function()
+    local shown = fields_of({
+      url = "https://me:pass-word@h:1/p?a=b&access_token=t-1234&c=d#f",
+      text = "at http://h/?api_key=k-1234, or not",
+      plain = "http://h/p?q=1", list = { "x://u:p@h" },
+    })
+    assert.same({
+      "https://***@h:1/p?a=b&access_token=***&c=d#f", "at http://h/?api_key=*** or not",
+      "http://h/p?q=1", "x://***@h",
+    }, { shown.url, shown.text, shown.plain, shown.list[1] })
+    assert.equal("x http://***@h", line.masked "x http://u:p@h")
+    assert.equal("://a ://b http://***@h h://", line.masked "://a ://b http://u:p@h h://")
+    local started = os.clock()
+    fields_of { text = ("a"):rep(50000) .. "://" .. ("b"):rep(10000), more = "http://" }
+    assert.is_true(os.clock() - started < 0.5)
+  end)
+
   it("has the fields of its base, of which its own go before", function()
     local base = { a = 1, token = "t" }
     assert.same({ 1, 2, "***" }, { fields_of({ b = 2 }, base).a, fields_of({ b = 2 }, base).b,

@@ -103,4 +103,94 @@ describe("log", function()
     local line = lines_of(function() logger.error("failed", { part = "b" }) end)[1]
     assert.same({ "error", "failed", "r-1", "b" }, { line.level, line.event, line.request_id, line.part })
   end)
+
+  it("binds fields to a task, and to those that it spawns", function()
+    local lines = lines_of(function()
+      task.scope(function()
+        task.spawn(function()
+          log.bind { request_id = "r-1", part = "handler" }
+          log.bind { user = 7 }
+          task.spawn(function()
+            log.info("child", { part = "own" })
+            log.with({ logger = 1, user = 8 }).info("child's logger")
+          end):join()
+          do
+            local _ <close> = log.bind { inner = true }
+            log.info "inside"
+          end
+          log.info "outside"
+        end):join()
+        log.info "elsewhere"
+      end)
+    end)
+    assert.same({ "r-1", "own", 7 }, { lines[1].request_id, lines[1].part, lines[1].user })
+    assert.same({ "r-1", "handler", 8, 1 },
+      { lines[2].request_id, lines[2].part, lines[2].user, lines[2].logger })
+    assert.same({ true, "r-1", 7 }, { lines[3].inner, lines[3].request_id, lines[3].user })
+    assert.same({ nil, "r-1", 7 }, { lines[4].inner, lines[4].request_id, lines[4].user })
+    assert.is_nil(lines[5].request_id)
+    assert.has_error(function() log.bind "x" end)
+  end)
+
+  it("gives a task's fields to what its request leads to in a web app", function()
+    local web = require "sluice.web"
+    local app = web.app()
+    app:get("/", function(request)
+      local _ <close> = log.bind { request_id = request.id }
+      task.map({ 1, 2, 3 }, function(n) log.info("item", { n = n }) end)
+      log.info "done"
+      return { status = 204 }
+    end)
+    local lines = lines_of(function()
+      for _, id in ipairs { "one", "two" } do
+        assert(app:handle { method = "GET", url = "http://h/", headers = { ["x-request-id"] = id } })
+      end
+      log.info "after"
+    end)
+    local ids = {}
+    for index, line in ipairs(lines) do ids[index] = line.request_id or "none" end
+    assert.same({ "one", "one", "one", "one", "two", "two", "two", "two", "none" }, ids)
+  end)
+
+  it("writes a share of an event's lines, counts the others, and all of its errors", function()
+    local lines = lines_of(function()
+      log.sample("often", 0.25)
+      for n = 1, 10 do log.info("often", { n = n }) end
+      log.info "else"
+      log.error("often", { n = 11 })
+      assert.same({ often = 7 }, log.stats().sampled_out)
+      log.sample("often", 0)
+      log.info "often"
+      assert.same({ often = 8 }, log.stats().sampled_out)
+      log.sample("often", nil)
+      log.info("often", { n = 12 })
+    end)
+    local numbers, left_out = {}, 0
+    for index, line in ipairs(lines) do
+      numbers[index] = line.n or line.event
+      left_out = left_out + (line.sampled_out or 0)
+    end
+    assert.same({ 1, 5, 9, "else", 11, 12 }, numbers)
+    assert.same({ nil, 3, 3 }, { lines[1].sampled_out, lines[2].sampled_out, lines[3].sampled_out })
+    assert.equal(6, left_out)
+    for _, wrong in ipairs { -1, 2, 0 / 0, "x" } do
+      assert.has_error(function() log.sample("e", wrong) end)
+    end
+    assert.same({}, log.stats().sampled_out)
+  end)
+
+  it("looks as SLUICE_LOG_FORMAT says, or as a terminal wants it", function()
+    local support = require "support"
+    local run = support.quote(support.binary) .. " -e 'require(\"sluice.log\").info(\"hi\", { a = 1 })'"
+    assert.matches('^{"time":', support.shell(run).err)
+    local plain = support.shell("SLUICE_LOG_FORMAT=text " .. run).err
+    assert.matches("^%d%d:%d%d:%d%d%.%d%d%d INFO  hi  a=1\n$", plain)
+    local shown = support.shell(("TERM=xterm script -qc %s /dev/null"):format(support.quote(run))).out
+    assert.matches("\27%[32mINFO", shown)
+    shown = support.shell(("NO_COLOR=1 script -qc %s /dev/null"):format(support.quote(run))).out
+    assert.matches("INFO  hi  a=1", shown)
+    assert.is_nil(shown:find("\27[", 1, true))
+    shown = support.shell(("SLUICE_LOG_FORMAT=json script -qc %s /dev/null"):format(support.quote(run))).out
+    assert.matches('^{"time":', shown)
+  end)
 end)

@@ -144,12 +144,19 @@ describe("observation", function()
     assert.equal("mine", observed(inner, function(endpoint)
       endpoint:query({}, { request_id = "mine" })
     end).request_id)
-    assert.equal("the task's", observed(inner, function(endpoint)
-      local _ <close> = log.bind { request_id = "the task's" }
+    assert.equal("the-task's", observed(inner, function(endpoint)
+      local _ <close> = log.bind { request_id = "the-task's" }
       endpoint:query {}
     end).request_id)
+    for _, odd in ipairs { "a\r\nb", "a b", "", ("x"):rep(201), 7 } do
+      assert.matches("^%x+$", observed(inner, function(endpoint)
+        local _ <close> = log.bind { request_id = odd }
+        endpoint:query {}
+      end).request_id)
+      table.remove(sent)
+    end
     assert.is_nil(observed(inner, query, false).request_id)
-    assert.same({ facts.request_id, "mine", "the task's", "none" }, sent)
+    assert.same({ facts.request_id, "mine", "the-task's", "none" }, sent)
   end)
 
   it("names the operation, and knows the length of what a model is given", function()

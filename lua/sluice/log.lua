@@ -77,7 +77,8 @@ function log.sample(event, share)
     options.misuse('log.sample: argument "share" must be 0 to 1, got %s', tostring(share))
   end
   local left_out = shares[event] and shares[event].left_out or 0
-  shares[event] = share and { share = share, due = 1 - share, left_out = left_out, told = left_out }
+  local due = share and share > 0 and 1 - share or 0
+  shares[event] = share and { share = share, due = due, left_out = left_out, told = left_out }
 end
 
 -- The first line of an event is written, then each in its turn: the share is kept exactly, and needs no luck.

@@ -136,6 +136,8 @@ local function operation_of(request)
   return type(input) == "table" and type(input[1]) == "table" and "chat" or "embeddings"
 end
 
+local LONGEST_ID <const> = 200
+
 local function new_id()
   return ("%08x%08x"):format(random_float() * 4294967296 // 1 | 0, random_float() * 4294967296 // 1 | 0)
 end
@@ -146,7 +148,8 @@ local function identified(given)
   if id then return id, given end
   local bound = core.get_local "log"
   id = bound and bound.request_id
-  if type(id) ~= "string" then id = new_id() end
+  -- what cannot stand in a header came from outside, and is no id
+  if type(id) ~= "string" or #id > LONGEST_ID or not id:find "^[\33-\126]+$" then id = new_id() end
   return id, layers.with_options(given, { request_id = id })
 end
 

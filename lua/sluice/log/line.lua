@@ -17,13 +17,10 @@ local MAX_LINE <const>, MAX_TEXT <const> = 65536, 4096
 -- Values in a line that is too long as it is.
 local MAX_ITEMS <const> = 500
 
--- Names whose values are never shown, whoever put them there.
-local HIDDEN = {
-  ["authorization"] = true, ["proxy-authorization"] = true, ["x-api-key"] = true, ["api-key"] = true,
-  ["api_key"] = true, ["token"] = true, ["access_token"] = true, ["refresh_token"] = true,
-  ["id_token"] = true, ["password"] = true, ["secret"] = true, ["client_secret"] = true,
-  ["cookie"] = true, ["set-cookie"] = true,
-}
+-- Names whose values are never shown, whoever put them there: those that a cassette hides.
+local is_hidden = memo.new(function(name)
+  return require("sluice.transports.redact").new():is_secret_name(name)
+end)
 
 local PLAIN = { string = true, number = true, boolean = true }
 
@@ -44,7 +41,7 @@ local function clean_table(value, depth, cut)
       cut.items = cut.items + 1
       if cut.items > MAX_ITEMS then return copy end
     end
-    if type(key) == "string" and HIDDEN[key:lower()] then
+    if type(key) == "string" and is_hidden[key] then
       copy[key] = "***"
     elseif type(key) == "string" or math.type(key) == "integer" then
       copy[key] = clean(item, depth + 1, cut)
@@ -91,7 +88,7 @@ local function encode(value)
   return ok and text or '"?"'
 end
 
-local is_shown = memo.new(function(name) return type(name) == "string" and not HIDDEN[name:lower()] end)
+local is_shown = memo.new(function(name) return type(name) == "string" and not is_hidden[name] end)
 local encoded_event = memo.new(function(event) return encode(text_of(event)) end)
 
 local function shows_all(fields)
@@ -180,6 +177,35 @@ local function members_of(fields, base)
   return own .. "," .. shared
 end
 
+-- Where a scheme may begin, before its "://".
+local LONGEST_SCHEME <const> = 20
+
+local function hide_in_urls(text, at)
+  local parts, from = {}, 1
+  while at do
+    local begin = text:sub(math.max(from, at - LONGEST_SCHEME), at - 1):match "()%a[%w+.-]*$"
+    begin = begin and math.max(from, at - LONGEST_SCHEME) + begin - 1 or at
+    local stop = text:find('[%s"\\]', at) or #text + 1
+    local found = text:sub(begin, stop - 1)
+    if found:find "[?@]" then
+      parts[#parts + 1] = text:sub(from, begin - 1)
+      parts[#parts + 1] = require("sluice.transports.redact").new():url(found)
+      from = stop
+    end
+    at = text:find("://", stop, true)
+  end
+  parts[#parts + 1] = text:sub(from)
+  return table.concat(parts)
+end
+
+---A line without live secrets, and with its URLs without user, password and the secrets of their queries.
+---@param text string with texts as JSON writes them
+---@return string
+function line.masked(text)
+  local at = text:find("://", 1, true)
+  return secret.mask_json(at and hide_in_urls(text, at) or text)
+end
+
 ---A line of JSON with its newline.
 ---@param level string
 ---@param event any
@@ -190,7 +216,7 @@ function line.json(level, event, fields, base)
   local now = utc(core.wall())
   local head = '{"time":"' .. now .. '","level":"' .. level .. '","event":' .. encoded_event[event]
   local members = members_of(fields, base)
-  return secret.mask_json(head .. (members == "" and "" or ",") .. members .. "}\n")
+  return line.masked(head .. (members == "" and "" or ",") .. members .. "}\n")
 end
 
 ---Whether a field of this name may be shown.

@@ -56,7 +56,7 @@ function plain.line(level, event, fields, base, with_color)
     parts[#parts + 1] = paint(DIM, word(name) .. "=", with_color) .. shown
   end
   local whole = table.concat(parts, " "):gsub(" +$", "")
-  return secret.mask_json(whole) .. "\n"
+  return line.masked(whole) .. "\n"
 end
 
 return plain
