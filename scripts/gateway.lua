@@ -2,14 +2,14 @@
 -- SPDX-License-Identifier: MIT
 -- An OpenAI-compatible gateway over serving endpoints; each layer is a line to switch on or off.
 --
---     sluice gateway.lua [--listen HOST:PORT] [--keys FILE] MODEL=ENDPOINT[,FALLBACK...] ...
+--     sluice gateway.lua [--listen HOST:PORT] [--keys FILE] [--debug] MODEL=ENDPOINT[,FALLBACK...] ...
 --     sluice --emulator scripts/gateway.lua              # with an endpoint of its own, "demo"
 --
--- FILE has a line `NAME KEY` for each caller; without it anyone may ask.
+-- FILE has a line `NAME KEY` for each caller; without it anyone may ask. --debug lets `sluice top` here see the tasks.
 local sluice = require "sluice"
 local json, layers, web = sluice.json, sluice.layers, sluice.web
 local monitor <close> = sluice.health.monitor { needs = "any" } -- asks for states: no tokens
-local listen, callers, wanted = "127.0.0.1:8080", nil, {}
+local registry, listen, callers, wanted, debug = sluice.metrics.registry(), "127.0.0.1:8080", nil, {}, false
 
 local function read_keys(path)
   local keys = {}
@@ -25,12 +25,11 @@ while arg[1] do
   local model, names = word:match "^([^=,]+)=(.+)$"
   if word == "--listen" then listen = table.remove(arg, 1)
   elseif word == "--keys" then callers = read_keys(table.remove(arg, 1))
+  elseif word == "--debug" then debug = true
   elseif model then
     wanted[model] = {}
     for name in names:gmatch "[^,]+" do table.insert(wanted[model], name) end
-  else
-    error("gateway: MODEL=ENDPOINT, --listen or --keys expected, got " .. word, 0)
-  end
+  else error("gateway: MODEL=ENDPOINT, --listen, --keys or --debug expected, got " .. word, 0) end
 end
 
 local workspace = assert(sluice.workspace())
@@ -43,6 +42,7 @@ end
 
 local function upstream(name)
   return sluice.pipeline(workspace:endpoint(name), {
+    layers.metrics { registry = registry },                -- counts, for /metrics
     monitor:layer(),                                       -- hears what comes back, for /health
     layers.breaker {},                                     -- leaves an endpoint that fails alone for a while
     layers.retry { attempts = 3 },                         -- until the first content, never after it
@@ -97,10 +97,11 @@ local function ask(needed)
 end
 
 local function describe(name) return { id = name, object = "model", created = 0, owned_by = "sluice" } end
-
 local app = web.app { max_body = 16 << 20 }
 if callers then app:use(web.api_keys(callers, { open = { "/health", "/ready", "/live" } })) end
 web.health(monitor, app)
+app:get("/metrics", web.metrics(registry))
+if debug then app:get("/debug/tasks", web.tasks()) end
 app:post("/v1/chat/completions", ask "messages")
 app:post("/v1/completions", ask "prompt")
 app:post("/v1/embeddings", ask "input")

@@ -7,6 +7,7 @@ local page = require "sluice.metrics.page"
 local process = require "sluice.core.process"
 local sources = require "sluice.top.source"
 local support = require "support"
+local task = require "sluice.task"
 local view = require "sluice.top.view"
 local web = require "sluice.web"
 
@@ -111,7 +112,7 @@ describe("the figures of sluice top", function()
     local made = figures.of(reading("a 1", 1, told))
     assert.same({ what = "http", count = 2, oldest = 5, name = "b" }, made.waits[1])
     local text = table.concat(view.lines(made, { url = "u", width = 80, color = false }), "\n")
-    assert.matches("2    5.00s  http  (b)", text, 1, true)
+    assert.matches("2       5s  http  (b)", text, 1, true)
     assert.matches("no requests are counted on this page (1 samples)", text, 1, true)
   end)
 
@@ -156,6 +157,11 @@ local function top(...)
   return assert(process.run({ support.binary, "top", ... }, 1 << 20, 1 << 20))
 end
 
+-- The same by a line of sh.
+local function sh(format, ...)
+  return assert(process.run({ "sh", "-c", format:format(...) }, 1 << 20, 1 << 20))
+end
+
 describe_served("sluice top", function()
   local server, answer
   before_each(function()
@@ -180,5 +186,97 @@ describe_served("sluice top", function()
     assert.matches("waiting for\n", said.out)
     assert.is_nil(said.out:find "\27")
     assert.equal(2, looks)
+    said = top("--once", "--interval", "0", server.url)
+    assert.matches("since its start", said.out)
+    assert.equal(3, looks)
+  end)
+
+  it("prints a text for each interval until it is interrupted", function()
+    function answer() return gateway_page(100, 0) end
+    local command = "timeout --preserve-status -s INT 0.8 %s top --interval 0.1 %s"
+    local said = sh(command, support.binary, server.address)
+    assert.equal("", said.err)
+    assert.equal(130, said.status)
+    assert.is_true(select(2, said.out:gsub("sluice top ", "")) >= 3, said.out)
+    command = "%s top --interval 0.1 %s | head -1"
+    said = sh(command, support.binary, server.address)
+    assert.matches("^sluice top [^\n]+\n$", said.out)
+  end)
+
+  it("says what is wrong with a page, or with where it should be", function()
+    local cases = {
+      ["it answers with 404"] = { status = 404, body = "no" },
+      ["line 1 is no metric: <!doctype html>"] = { body = "<!doctype html>\n<title>x</title>" },
+      ["there is no metric in it"] = { body = "" },
+      ['line 1 is no metric: {"a": " %[2J"}'] = { body = '{"a": "\27[2J"}' },
+    }
+    for text, given in pairs(cases) do
+      function answer() return given end
+      local said = top("--once", server.address)
+      assert.equal(1, said.status)
+      assert.matches("^sluice top: read metrics http://[%d.:]+/metrics: .*" .. text, said.err)
+      assert.equal("", said.out)
+    end
+    local said = top("--once", "127.0.0.1:1")
+    assert.equal(1, said.status)
+    assert.matches("onnect", said.err)
+  end)
+
+  it("waits for no server that hangs, and keeps what it knew", function()
+    function answer() task.sleep(30) end
+    local started = task.now()
+    local said = top("--once", "--timeout", "0.3", server.address)
+    assert.equal(1, said.status)
+    assert.matches("0.3 s", said.err, 1, true)
+    assert.is_true(task.now() - started < 3)
+    local looks = 0
+    function answer()
+      looks = looks + 1
+      if looks > 1 then task.sleep(30) end
+      return gateway_page(100, 0)
+    end
+    local command = "timeout --preserve-status -s INT 1 %s top --timeout 0.1 --interval 0.1 %s"
+    said = sh(command, support.binary, server.address)
+    assert.matches("0.1 s[^\n]*\n\nendpoint [^\n]+\nrivers +0", said.out)
+  end)
+
+  it("shows the program that it looks at where no requests are counted", function()
+    function answer() return "process_resident_memory_bytes 1048576\nother_total 5\n" end
+    local said = top("--once", "--interval=0", server.address)
+    assert.equal(0, said.status)
+    assert.matches("\nmemory 1.0 MB\n", said.out, 1, true)
+    assert.matches("no requests are counted on this page (2 samples)", said.out, 1, true)
+  end)
+
+  it("refuses arguments that it does not know", function()
+    local wrong = {
+      {}, { "--what", "x" }, { "a", "b" }, { "x", "--interval" }, { "x", "--interval", "y" },
+      { "x", "--interval=0" }, { "x", "--timeout=0" }, { "x", "--interval=nan" }, { "ftp://x" }, { "" },
+    }
+    for _, words in ipairs(wrong) do
+      local said = top(table.unpack(words))
+      assert.equal(2, said.status, table.concat(words, " "))
+      assert.matches("^sluice top: ", said.err)
+    end
+    local help = top "--help"
+    assert.equal(0, help.status)
+    assert.matches("^usage: sluice top ", help.out)
+  end)
+end)
+
+describe("a batch in sluice top", function()
+  it("has its own line", function()
+    local text = [[
+sluice_batch_results_total{result="ok"} %d
+sluice_batch_results_total{result="failed"} 5
+sluice_batch_rows 1000
+sluice_batch_in_flight 8
+sluice_batch_concurrency 16
+sluice_batch_tokens_total 3000
+]]
+    local made = figures.of(reading(text:format(245), 20), reading(text:format(145), 10))
+    local shown = table.concat(view.lines(made, { url = "u", width = 120, color = false }), "\n")
+    assert.matches("batch   250 rows done of 1000 (25%)   10 rows/s   left 0:01:15   at once 8/16   5 failed",
+      shown, 1, true)
   end)
 end)

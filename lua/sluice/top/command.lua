@@ -134,7 +134,8 @@ local function show_on_terminal(state)
   local due = task.now() + state.interval
   while true do
     local columns, rows = size_of_screen()
-    if not draw(lines_of(state, columns, color), rows) then return 1 end
+    -- the last column stays free: what is erased behind a line begins at its last character where that is full
+    if not draw(lines_of(state, columns - 1, color), rows) then return 1 end
     if not wait_for_change(columns, rows, due) then
       look(state)
       due = task.now() + state.interval

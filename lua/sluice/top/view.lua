@@ -12,7 +12,7 @@ local function number(value)
   for _, scale in ipairs(SCALES) do
     if value >= scale[1] * 0.9995 then return number(value / scale[1]) .. scale[2] end
   end
-  if value >= 99.95 or value == 0 then return ("%.0f"):format(value) end
+  if value >= 99.95 or value == value // 1 then return ("%.0f"):format(value) end
   return value >= 9.995 and ("%.1f"):format(value) or ("%.2f"):format(value)
 end
 
@@ -151,7 +151,8 @@ local function add_tasks(lines, figures, width, paint)
   lines[#lines + 1] = paint("bold", fit(("%6s %8s  %s"):format("tasks", "oldest", "waiting for"), width))
   for _, row in ipairs(figures.waits) do
     local line = ("%6d %8s  %s"):format(row.count, time(row.oldest), plain(row.what))
-    lines[#lines + 1] = fit(("%s  (%s)"):format(line, plain(tostring(row.name))), width)
+    if type(row.name) == "string" then line = ("%s  (%s)"):format(line, plain(row.name)) end
+    lines[#lines + 1] = fit(line, width)
   end
 end
 
