@@ -45,6 +45,11 @@ LIBS = -lcurl $(REDIS_LIBS) $(SQLITE_LIBS) $(TLS_LIBS) -lcrypto -lcares -lev -lm
 BINARY_LIBS = -Wl,--whole-archive $(STATIC)/liblua5.4.a -Wl,--no-whole-archive \
 	$(STATIC)/liblua5.4-cjson.a $(STATIC)/libev.a $(STATIC)/libcares.a $(REDIS_STATIC) -lm -ldl -pthread
 
+# Lua's functions are for C modules that a script loads; what else is linked in is not theirs. Relocations of
+# pointers into the program itself take bits instead of 24 bytes each.
+BINARY_LDFLAGS = -Wl,--export-dynamic-symbol=lua_* -Wl,--export-dynamic-symbol=luaL_* \
+	-Wl,--export-dynamic-symbol=luaopen_* -Wl,-z,pack-relative-relocs
+
 ifneq ($(filter-out server redis sqlite,$(WITHOUT)),)
 $(error WITHOUT can leave out: server redis sqlite)
 endif
@@ -225,7 +230,7 @@ $(BUILD)/examples/%: runtime/examples/%.c $(BUILD)/libsluice.a
 	  $(LDFLAGS) -o $@
 
 $(BUILD)/sluice: $(HOST_OBJECTS) $(OBJECTS)
-	$(CC) $(CFLAGS) -rdynamic $^ $(BINARY_LIBS) $(LDFLAGS) -o $@
+	$(CC) $(CFLAGS) $(BINARY_LDFLAGS) $^ $(BINARY_LIBS) $(LDFLAGS) -o $@
 
 # ---- installing ----
 VERSION = $(shell sed -n 's/^.define SLUICE_VERSION "\(.*\)"/\1/p' runtime/sluice.h)
