@@ -87,7 +87,7 @@ ROCK_OBJECTS := $(filter-out $(BUILD)/runtime/%.o $(BUILD)/library.o,$(OBJECTS))
 	$(filter $(BUILD)/runtime/core/%.o $(BUILD)/runtime/modules/%.o,$(OBJECTS))
 HOST_OBJECTS := $(HOST_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/command.o
 
-.PHONY: node-packages all types examples rock install-rock deps deps-test deps-extra deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
+.PHONY: node-packages all types examples rock install-rock deb deps deps-test deps-extra deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 
@@ -108,6 +108,7 @@ help:
 	@echo 'make WITHOUT="server redis sqlite" BUILD=build/small test    the same without these modules'
 	@echo 'make types      LuaCATS definition files for editors, in $(BUILD)/types'
 	@echo 'make install    PREFIX= and DESTDIR= as usual; make uninstall takes it away'
+	@echo 'make deb        a Debian package, in $(BUILD)/deb'
 	@echo 'make all        build/sluice, build/libsluice.a, build/libsluice.so'
 
 # ---- Debian packages: installed where we may, else named ----
@@ -234,18 +235,44 @@ $(BUILD)/sluice: $(HOST_OBJECTS) $(OBJECTS)
 
 # ---- installing ----
 VERSION = $(shell sed -n 's/^.define SLUICE_VERSION "\(.*\)"/\1/p' runtime/sluice.h)
-INSTALL_LIB = $(DESTDIR)$(PREFIX)/lib
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(INSTALL_LIB)/pkgconfig
-	install -m 755 $(BUILD)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
-	install -m 644 runtime/sluice.h $(DESTDIR)$(PREFIX)/include/sluice.h
-	install -m 644 $(BUILD)/libsluice.a $(INSTALL_LIB)/libsluice.a
-	install -m 755 $(BUILD)/libsluice.so $(INSTALL_LIB)/libsluice.so.0
-	ln -sf libsluice.so.0 $(INSTALL_LIB)/libsluice.so
+# Where libraries go, below PREFIX; Debian's packages say lib/$(LIBDIR).
+LIBRARIES ?= lib
+STAGE = $(BUILD)/stage
+DOCUMENTS = $(STAGE)/share/doc/sluice
+
+# All that is installed, as it is below PREFIX.
+.PHONY: stage
+stage: all types
+	rm -rf $(STAGE)
+	install -d $(STAGE)/bin $(STAGE)/include $(STAGE)/$(LIBRARIES)/pkgconfig $(STAGE)/share/man/man1 \
+	  $(STAGE)/share/sluice $(DOCUMENTS)/docs $(DOCUMENTS)/examples
+	install -m 755 $(BUILD)/sluice $(STAGE)/bin/sluice
+	install -m 644 runtime/sluice.h $(STAGE)/include/sluice.h
+	install -m 644 $(BUILD)/libsluice.a $(STAGE)/$(LIBRARIES)/libsluice.a
+	install -m 755 $(BUILD)/libsluice.so $(STAGE)/$(LIBRARIES)/libsluice.so.0
+	ln -s libsluice.so.0 $(STAGE)/$(LIBRARIES)/libsluice.so
+	install -m 644 docs/sluice.1 $(STAGE)/share/man/man1/sluice.1
+	cp -R $(BUILD)/types $(STAGE)/share/sluice/types
+	install -m 644 README.md CHANGELOG.md LICENSE $(DOCUMENTS)
+	install -m 644 docs/*.md $(DOCUMENTS)/docs
+	install -m 644 scripts/* runtime/examples/* $(DOCUMENTS)/examples
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sluice' 'Description: model endpoints from Lua, embeddable' \
-	  'Version: $(VERSION)' 'Requires.private: libcurl $(if $(REDIS_LIBS),hiredis )$(if $(SQLITE_LIBS),sqlite3 )libssl libcrypto libcares lua5.4' 'Libs: -L$${prefix}/lib -lsluice' \
+	  'Version: $(VERSION)' 'Requires.private: libcurl $(if $(REDIS_LIBS),hiredis )$(if $(SQLITE_LIBS),sqlite3 )libssl libcrypto libcares lua5.4' \
+	  'Libs: -L$${prefix}/$(LIBRARIES) -lsluice' \
 	  'Libs.private: -lev -lm -ldl -pthread' 'Cflags: -I$${prefix}/include' \
-	  > $(INSTALL_LIB)/pkgconfig/sluice.pc
+	  > $(STAGE)/$(LIBRARIES)/pkgconfig/sluice.pc
+
+install: stage
+	@tools/install.sh $(STAGE) '$(DESTDIR)$(PREFIX)'
+
+uninstall:
+	@tools/uninstall.sh '$(DESTDIR)$(PREFIX)'
+
+# Prints the path of the package.
+deb: deps
+	@$(MAKE) --no-print-directory -s -j$(JOBS) all
+	@$(MAKE) --no-print-directory -s stage STAGE=$(BUILD)/stage-deb PREFIX=/usr LIBRARIES=lib/$(LIBDIR)
+	@tools/deb.sh $(BUILD)/stage-deb $(VERSION) $(BUILD)/deb
 
 # For luarocks, which says where: sluice-scm-1.rockspec.
 install-rock: rock
@@ -253,11 +280,6 @@ install-rock: rock
 	install -m 755 $(BUILD)/sluice.so '$(ROCK_LIBDIR)/sluice.so'
 	cp -R lua/sluice '$(ROCK_LUADIR)/sluice'
 	install -m 644 $(BUILD)/reference.lua '$(ROCK_LUADIR)/sluice/repl/reference.lua'
-
-uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/sluice $(DESTDIR)$(PREFIX)/include/sluice.h \
-	  $(INSTALL_LIB)/libsluice.a $(INSTALL_LIB)/libsluice.so $(INSTALL_LIB)/libsluice.so.0 \
-	  $(INSTALL_LIB)/pkgconfig/sluice.pc
 
 clean:
 	rm -rf $(BUILD)
