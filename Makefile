@@ -197,7 +197,7 @@ $(BUILD)/reference.lua: $(LIBRARY) tools/reference.lua tools/annotations.lua too
 	@mkdir -p $(@D)
 	$(LUA) tools/reference.lua $@ lua
 
-$(BUILD)/library.c: $(LIBRARY) $(BUILD)/reference.lua tools/embed.lua tools/lz4.lua
+$(BUILD)/library.c: $(LIBRARY) $(BUILD)/reference.lua tools/embed.lua tools/lz4.lua tools/bytecode.lua
 	@mkdir -p $(@D)
 	$(LUA) tools/embed.lua --pack $@ sl_library lua sluice.repl.reference=$(BUILD)/reference.lua
 

@@ -82,14 +82,10 @@ describe("an installed libsluice", function()
   end)
 
   it("compiles what docs/embedding.md shows", function()
-    local code = {}
-    for line in io.lines "docs/embedding.md" do
-      if line:find "^    cc " then break end
-      if line:find "^    " or #code > 0 then code[#code + 1] = line end
-    end
+    local code = support.read_file("docs/embedding.md"):match "```c\n(.-)\n```"
     local file <close> = assert(io.open(stage .. "/shown.c", "w"))
     file:write("#include <stdio.h>\n#include <string.h>\nvoid draw_a_frame(void);\n")
-    file:write(table.concat(code, "\n"), "\n")
+    file:write(code, "\n")
     file:close()
     output("%s -std=c11 -Wall -Werror %s -fsyntax-only %s/shown.c", compiler, pkg_config "--cflags", stage)
   end)

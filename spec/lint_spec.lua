@@ -330,6 +330,48 @@ int main(void)
         { run(root .. "/main") })
     end)
 
+    it("packs what lz4.c unpacks", function()
+      local text = "return {" .. ("'a text', 'another text', "):rep(50) .. "function() error('at line five') end}"
+      write("lua/sluice/init.lua", LUA_HEAD .. "\n\n" .. text .. "\n")
+      write("lua/sluice/random.lua", "return 7\n")
+      assert.same({ 0, "" }, { run(("cd '%s' && lua5.4 '%s/tools/embed.lua' --pack out.c sl_sample lua"):format(
+        root, io.popen("pwd"):read("l"))) })
+      write("main.c", [[
+#include <lauxlib.h>
+#include <stdio.h>
+#include "embedded.h"
+#include "lz4.h"
+extern const struct sl_embedded_file sl_sample[];
+extern const unsigned char sl_sample_dictionary[];
+extern const size_t sl_sample_dictionary_size;
+int main(void)
+{
+    const sl_lz4_dictionary dictionary = {sl_sample_dictionary, sl_sample_dictionary_size};
+    unsigned char bytes[10000];
+    lua_State *L = luaL_newstate();
+    for (const struct sl_embedded_file *file = sl_sample; file->name; file++) {
+        if (sl_lz4_unpack(file->bytes, file->size - 1, &dictionary, bytes, file->unpacked_size) ||
+            !sl_lz4_unpack(file->bytes, file->size, &dictionary, bytes, file->unpacked_size) ||
+            luaL_loadbufferx(L, (const char *)bytes, file->unpacked_size, "?", "b"))
+            return 1;
+        lua_call(L, 0, 1);
+        if (!lua_istable(L, -1))
+            printf("%s: %d\n", file->name, (int)lua_tointeger(L, -1));
+        else
+            printf("%s: %d, %d < %d\n", file->name, (int)luaL_len(L, -1),
+                   (int)(file->size < file->unpacked_size / 2), (int)file->unpacked_size);
+    }
+    return 0;
+}
+]])
+      local build = "cc -Iruntime $(pkg-config --cflags lua5.4) -o '%s/main' '%s'/*.c runtime/lz4.c"
+        .. " $(pkg-config --libs lua5.4)"
+      assert.same({ 0, "" }, { run(build:format(root, root)) })
+      local status, shown = run(root .. "/main")
+      assert.same(0, status)
+      assert.matches("^sluice: 101, 1 < %d+\nsluice.random: 7\n$", shown)
+    end)
+
     it("fails on a file that does not compile, and on two files of one name", function()
       write("lua/a.lua", "local = 1\n")
       local status, output = embed("lua")

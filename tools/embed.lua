@@ -3,12 +3,14 @@
 --
 --     lua5.4 tools/embed.lua [--pack] OUTPUT.c SYMBOL FOLDER|NAME=FILE...
 --
--- --pack: as blocks of LZ4 with a dictionary, SYMBOL_dictionary: half of the bytes.
+-- --pack: without the names of locals, as blocks of LZ4 with a dictionary, SYMBOL_dictionary: two fifths of
+-- the bytes.
 -- A folder stands for every Lua file below it: lua/sluice/http.lua of the folder lua is sluice.http,
 -- lua/sluice/init.lua is sluice. Paths stay in the chunk names as they were given, so give them
 -- relative to the root of the project.
 
 package.path = (arg[0]:match("^.*/") or "") .. "?.lua"
+local bytecode = require "bytecode"
 local files = require "files"
 local lz4 = require "lz4"
 
@@ -112,6 +114,7 @@ local function make_dictionary(modules)
 end
 
 local function pack(out, symbol, modules)
+  for _, module in ipairs(modules) do module.bytes = bytecode.without_names(module.bytes) end
   local dictionary = make_dictionary(modules)
   for _, module in ipairs(modules) do module.packed = lz4.pack(module.bytes, dictionary) end
   write(out, symbol, modules)
