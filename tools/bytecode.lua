@@ -11,7 +11,7 @@ local CONSTANTS <const> = { [0] = 0, [1] = 0, [17] = 0, [3] = 8, [19] = 8 }
 
 -- A number of seven bits a byte, the highest first; the last byte has its top bit set.
 local function read_size(reader)
-  local value, byte = 0, nil
+  local value, byte = 0
   repeat
     byte = reader.bytes:byte(reader.at)
     reader.at = reader.at + 1
