@@ -8,6 +8,7 @@ local input = require "sluice.batch.input"
 local journal = require "sluice.batch.journal"
 local log = require "sluice.log"
 local options = require "sluice.options"
+local outputs = require "sluice.batch.output"
 local resume = require "sluice.batch.resume"
 local rules = require "sluice.batch.rules"
 local summary = require "sluice.batch.summary"
@@ -106,36 +107,12 @@ end
 
 -- ---- where results go ----
 
-local function sink_of_function(f)
-  return { write = function(_, result) f(result) return true end, wants_tables = true }
-end
-
-local function sink_of_results(results)
-  return {
-    write = function(_, result)
-      results[#results + 1] = result
-      return true
-    end,
-    wants_tables = true,
-  }
-end
-
 local function open_output(run)
-  local output = run.given.output
   if run.is_shared then return run.source.out end
-  if output == nil then
-    run.results = {}
-    return sink_of_results(run.results)
-  elseif output == "-" then
-    return files.standard_output()
-  elseif type(output) == "string" then
-    local file, err = files.append(output, "write batch output")
-    run.output = file
-    return file, err
-  elseif type(output) == "table" and output.write then
-    return output
-  end
-  return sink_of_function(output)
+  local sink, opened = outputs.open(run.given.output)
+  if not sink then return nil, opened end
+  run.output, run.results = opened.file, opened.results
+  return sink
 end
 
 -- ---- continuing ----
@@ -384,6 +361,17 @@ function batch.run(given)
   local tally = run.plan.tally
   run.resumed, run.tokens_before = tally.ok + tally.failed, tally.tokens
   return execute(run)
+end
+
+---Asks the prompts of a table of the warehouse, or of rows, with ai_query in the warehouse: for a million rows, which one
+---machine need not see pass. Rows fail by themselves, each with its typed error. Whoever stops waiting cancels the
+---statement under way. Not continued: an output that is not empty is refused. Waits.
+---@param given sluice.AiQueryOptions
+---@return sluice.BatchSummary? summary without latencies and tokens, which ai_query does not tell
+---@return sluice.Error? err as of workspace.sql:execute; FileError, BatchConflict; `err.summary` tells what was done
+function batch.ai_query(given)
+  local told, err = require("sluice.batch.warehouse").run(given)
+  return told, err
 end
 
 return batch
