@@ -71,6 +71,24 @@ describe("scripts/batch_worker.lua", function()
     assert.matches("batch: 2 rows, 1 answered, 1 failed", result.err)
   end)
 
+  it("finishes what it asks when it is interrupted, and goes on later", function()
+    local line = '{"messages":[{"role":"user","content":"hello"}]}\n'
+    local input, output = write_file("many", line:rep(6000)), folder .. "many.out"
+    local script = "scripts/batch_worker.lua"
+    local words = command(script, "--batch", "many", "--endpoint", "e", "--input", input, "--output", output)
+    words = words:gsub("REDIS_URL=%S+", "REDIS_URL=redis://:right@127.0.0.1:" .. server.port)
+    local quit = "until [ -s %s ]; do sleep 0.01; done; kill -TERM $!; wait $!"
+    local result = support.shell(("env %s & %s"):format(words, quit:format(output)))
+    assert.equal(143, result.status, result.err)
+    assert.matches("this worker: %d+ rows, %d+ answered, 0 failed", result.err)
+    assert.not_matches("traceback", result.err)
+    result = support.shell(words)
+    assert.equal(0, result.status, result.err)
+    local count = 0
+    for _ in io.lines(output) do count = count + 1 end
+    assert.equal(6000, count)
+  end)
+
   it("says how it is used, and what Redis says", function()
     local wrong = { { "--batch", "x" }, { "--what" }, { "--batch" }, { "--idle", "x" }, { "--input", "x" } }
     for _, words in ipairs(wrong) do

@@ -160,7 +160,7 @@ while #list < most and bytes > 0 do
   local got, before = redis.call('XRANGE', results, '(' .. last, '+', 'COUNT', count), bytes
   for _, entry in ipairs(got) do list[#list + 1], last, bytes = entry, entry[1], bytes - #entry[2][4] end
   if #got < count then break end
-  count = math.min(math.max(math.floor(bytes * count / (before - bytes + 1)), 1), 64) -- as large as these were
+  count = math.min(math.max(math.floor(bytes * count / (before - bytes + 1)), 1), 64)
 end
 return {'ok', found[2] or '', found[3], list}
 ]]

@@ -188,9 +188,9 @@ function out_methods:put(number, line, facts)
   self._due[#self._due + 1] = { id = self._worker._ids[number], ok = facts.ok, line = line, facts = known }
 end
 
--- The words of the next step, from the result `at` on; the one behind it.
-local function words_of(due, at)
-  local words, bytes = {}, 0
+-- The words of the next step, and the result behind it.
+local function words_of(due)
+  local words, bytes, at = {}, 0, 1
   while due[at] and #words < 4 * MOST_ROWS and bytes < MOST_BYTES do
     local each, count = due[at], #words
     words[count + 1], words[count + 2], words[count + 3], words[count + 4] =
@@ -200,18 +200,19 @@ local function words_of(due, at)
   return words, at
 end
 
----Gives what has come to Redis, each result in one step with its row. Waits.
+---Gives what has come to Redis, each result in one step with its row; what it is cancelled at is given the next time.
+---Waits; one at a time.
 ---@return boolean? ok
 ---@return sluice.Error? err
 function out_methods:flush()
-  local due, owner, at = self._due, self._worker, 1
-  self._due = {}
-  while due[at] do
-    local words, after = words_of(due, at)
+  local owner = self._worker
+  while self._due[1] do
+    local due = self._due
+    local words, after = words_of(due)
     local reply, err = owner._server:call("settle", owner._run, table.unpack(words))
     if not reply then return nil, err end
-    for index = at, after - 1 do forget(owner, due[index].id) end
-    at = after
+    for index = 1, after - 1 do forget(owner, due[index].id) end
+    self._due = table.move(due, after, #due, 1, {})
   end
   return true
 end
