@@ -2,7 +2,7 @@
 -- SPDX-License-Identifier: MIT
 -- Asks an endpoint every line of a JSONL file, and writes each line's answer, or its error, to another one.
 --
---     sluice batch.lua --endpoint NAME --input FILE --output FILE [--concurrency N]
+--     sluice batch.lua --endpoint NAME --input FILE --output FILE [--concurrency N] [--metrics HOST:PORT]
 --     sluice --emulator scripts/batch.lua
 --
 -- Run again with the same files it continues, whatever ended it. Exit status: 0 every row has an answer, 3 some have
@@ -12,12 +12,14 @@ local sluice = require "sluice"
 local NUMBERS <const> = {
   concurrency = true, ["max-concurrency"] = true, ["max-failures"] = true, ["max-tokens"] = true,
 }
-local TEXTS <const> = { endpoint = true, input = true, output = true, order = true, report = true }
+local TEXTS <const> = {
+  endpoint = true, input = true, output = true, order = true, report = true, metrics = true,
+}
 
 local function bad_usage(text)
   io.stderr:write("batch.lua: ", text, "\nusage: sluice batch.lua --endpoint NAME --input FILE --output FILE",
     " [--concurrency N]\n       [--max-concurrency N] [--order input|completion] [--report FILE]",
-    " [--max-failures N] [--max-tokens N]\n")
+    " [--max-failures N] [--max-tokens N]\n       [--metrics HOST:PORT]\n")
   os.exit(2)
 end
 
@@ -47,8 +49,20 @@ for _, name in ipairs { "endpoint", "input", "output" } do
   if not given[name] then bad_usage("--" .. name .. " is needed") end
 end
 
+-- For `sluice top` and Prometheus.
+local function serve_metrics(registry)
+  local app = sluice.web.app()
+  app:get("/metrics", sluice.web.metrics(registry)):get("/debug/tasks", sluice.web.tasks())
+  local server = assert(app:listen(given.metrics))
+  io.stderr:write("metrics: ", server.url, "/metrics\n")
+  return server
+end
+
+local endpoint, registry = workspace:endpoint(given.endpoint), sluice.metrics.registry()
+local server <close> = given.metrics and serve_metrics(registry) -- luacheck: ignore
+if server then endpoint = sluice.pipeline(endpoint, { sluice.layers.metrics { registry = registry } }) end
 local summary, err = sluice.batch.run {
-  endpoint = workspace:endpoint(given.endpoint),
+  endpoint = endpoint, metrics = given.metrics and registry,
   input = given.input, output = given.output, order = given.order, report = given.report,
   concurrency = given.concurrency, max_concurrency = given["max-concurrency"],
   max_failures = given["max-failures"], max_tokens = given["max-tokens"],

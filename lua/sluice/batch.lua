@@ -33,6 +33,7 @@ local TICK <const>, CHECKPOINT <const>, SYNC <const> = 0.1, 1, 10 -- seconds
 ---@field max_concurrency? integer what it may grow to while the server keeps up; `concurrency`
 ---@field order? "input"|"completion" of the results; "input"
 ---@field progress? boolean|sluice.ProgressBar a bar on standard error; false
+---@field metrics? sluice.metrics.Registry which tells of the run while it goes on, for `sluice top` and Prometheus
 ---@field report? string a file for the summary, as JSON
 ---@field journal? string|false a file; the output's name and ".journal". False: the run cannot be continued
 ---@field attempts? integer tries of a row that the server refuses for now (429, 503); 5
@@ -61,6 +62,10 @@ local function is_journal(value)
   return value == false or type(value) == "string" and value ~= "", "a file name or false"
 end
 
+local function is_registry(value)
+  return require("sluice.metrics").is_registry(value), "made by metrics.registry"
+end
+
 local OPTIONS <const> = {
   endpoint = "table|userdata",
   input = "name|table|callable",
@@ -69,6 +74,7 @@ local OPTIONS <const> = {
   max_concurrency = "count?",
   order = is_order,
   progress = "boolean|table?",
+  metrics = is_registry,
   report = "name?",
   journal = is_journal,
   attempts = "count?",
@@ -320,9 +326,15 @@ local function new_view(run)
   }
 end
 
+local function watch(run)
+  local registry = run.given.metrics
+  return registry and require("sluice.batch.metrics").watch(registry, run)
+end
+
 local function execute(run)
   run.group = task.group()
   run.engine = new_engine(run)
+  local watched <close> = watch(run) -- luacheck: ignore
   if run.given.progress then run.view = new_view(run) end
   start(run)
   wait(run)
