@@ -75,6 +75,11 @@ describe("report.ab", function()
     assert.same({ 101, times[1] / 1000, times[#times] / 1000 },
       { #its.latency.percentiles, its.latency.percentiles[1], its.latency.percentiles[101] })
     assert.equal(12, its.input_tokens.value)
+    local limit = times[#times - 10] / 1000
+    local slower, all = made:slower("new", "latency", limit)
+    assert.is_true(all == #times and slower > 0 and slower <= 10)
+    assert.same({ 0, 0 }, { made:slower("nobody", "ttft", 1) })
+    assert.has_error(function() made:slower("new", "tokens", 1) end)
     assert.is_true(its.ttft.p50.value > 0.07 and its.ttft.p50.value < 0.09)
     local difference = made.comparisons[1]
     assert.near(its.success.value - made.variants[1].success.value, difference.success.value, 1e-12)

@@ -174,6 +174,8 @@ describe("a distribution", function()
     assert.same({ 1, 3, 3, 3, 3, 5, 9, nil }, { made:at(1), made:at(2), made:at(3), made:at(4), made:at(5),
       made:at(6), made:at(7), made:at(8) })
     assert.same({ 1, 3, 9 }, { made:quantile(0), made:quantile(0.5), made:quantile(1) })
+    local above = { made:above(0), made:above(1), made:above(3.5), made:above(5), made:above(9) }
+    assert.same({ 7, 6, 2, 1, 0 }, above)
     local moments = made:moments()
     assert.near(27 / 7, moments.mean, 1e-12)
     assert.near(6.476190476, moments.variance, 1e-6)

@@ -16,6 +16,7 @@
 ---@field progress sluice.progress progress bars
 ---@field batch sluice.batch many requests from a file or a table
 ---@field report sluice.report A/B reports from an inference log
+---@field rollout sluice.rollout gradual rollouts of a new version
 ---@field statistics sluice.statistics intervals for rates, means and quantiles
 ---@field bundle sluice.bundle the data files of a program that `sluice bundle` made
 ---@field sse sluice.sse event streams
@@ -52,6 +53,7 @@ local modules = {
   errors = true, progress = true, sse = true, stream = true, headers = true, response = true,
   transports = true, redis = true, batch = true, metrics = true, statistics = true, bundle = true,
   sqlite = true, report = true, health = true, traffic = true,
+  rollout = true,
 }
 
 local function unknown(name)

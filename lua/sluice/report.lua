@@ -249,7 +249,7 @@ local function build(rules, counted)
     title = secret.mask(rules.title), control = rules.control, level = rules.level, minimum = rules.minimum,
     since = rules.wanted.since and rules.wanted.since / 1000,
     before = rules.wanted.before and rules.wanted.before / 1000,
-    made = task.wall(), variants = {}, comparisons = {}, notes = {},
+    made = task.wall(), variants = {}, comparisons = {}, notes = {}, _tallies = counted.tallies,
   }
   for index, name in ipairs(names_of(rules, counted)) do
     made.variants[index] = figures.of(name, counted.tallies[name] or tally.new(), rules.level)
@@ -274,6 +274,23 @@ function report.ab(given)
   return setmetatable(build(rules, counted), metatable)
 end
 
+---How many answers of a variant took longer than so many seconds: of requests that were successful.
+---@param variant string
+---@param kind "latency"|"ttft"
+---@param seconds number
+---@return integer slower
+---@return integer all of those whose time is known
+function methods:slower(variant, kind, seconds)
+  options.argument("report:slower", "variant", variant, "string")
+  options.argument("report:slower", "seconds", seconds, "number")
+  if kind ~= "latency" and kind ~= "ttft" then
+    options.misuse('report:slower: argument "kind" must be "latency" or "ttft", got %s', tostring(kind))
+  end
+  local its = self._tallies[variant]
+  if not its then return 0, 0 end
+  return its[kind]:above(seconds * 1000), its[kind].count
+end
+
 ---The report as text for a terminal, or a log file.
 ---@param given? { columns?: integer, color?: boolean, unicode?: boolean } 80 columns; without colors; with bars of block characters
 ---@return string
@@ -285,7 +302,9 @@ end
 ---@return string
 function methods:json()
   local plain = {}
-  for name, value in pairs(self) do plain[name] = value end
+  for name, value in pairs(self) do
+    if name:sub(1, 1) ~= "_" then plain[name] = value end
+  end
   return (json.encode(plain, PRETTY))
 end
 

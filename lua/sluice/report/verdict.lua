@@ -16,27 +16,31 @@ local function percent(low, high, sign)
   return form:format(low * 100, high * 100)
 end
 
--- ---- the two questions; each says which way it was decided, and how wide the range is beside what is tolerated ----
+-- ---- the two questions; each says which way it was decided, and how wide the range is beside what is tolerated:
+-- what is surely smaller than that is no difference, however sure it is ----
 
 local function judge_success(difference, tolerance)
   local low, high = difference.always_low, difference.always_high
+  if low >= -tolerance and high <= tolerance then
+    return "same", "the success rate differs by " .. points(low, high, "+")
+  end
   if high < 0 then return "worse", "the success rate is lower by " .. points(-high, -low, "") end
   if low > 0 then return "better", "the success rate is higher by " .. points(low, high, "") end
-  local is_same = low >= -tolerance and high <= tolerance
-  return is_same and "same" or "open", "the success rate differs by " .. points(low, high, "+"),
-    (high - low) / (2 * tolerance)
+  return "open", "the success rate differs by " .. points(low, high, "+"), (high - low) / (2 * tolerance)
 end
 
 local function judge_latency(difference, tolerance)
   local typical = difference.typical
   local low, high = typical.always_low, typical.always_high
   if not low then return "open", "the latency differs by anything" end
+  local reach = math.log(1 + tolerance)
+  if math.log(low) >= -reach and math.log(high) <= reach then
+    return "same", "the latency differs by " .. percent(low - 1, high - 1, "+")
+  end
   if low > 1 then return "worse", "answers take longer by " .. percent(low - 1, high - 1, "") end
   if high < 1 then return "better", "answers come sooner by " .. percent(1 - high, 1 - low, "") end
-  local reach = math.log(1 + tolerance)
-  local is_same = math.log(low) >= -reach and math.log(high) <= reach
-  return is_same and "same" or "open", "the latency differs by " .. percent(low - 1, high - 1, "+"),
-    math.log(high / low) / (2 * reach)
+  local text = "the latency differs by " .. percent(low - 1, high - 1, "+")
+  return "open", text, math.log(high / low) / (2 * reach)
 end
 
 -- An interval is as wide as one over the root of the number of requests: how many more make it narrow enough.

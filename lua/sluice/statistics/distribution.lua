@@ -57,14 +57,17 @@ function methods:at(rank)
   return values[low]
 end
 
----The values in order and the share of all that is at most each: for plots.
----@return number[] values
----@return number[] shares
-function methods:shares()
+---How many values are greater than this one.
+---@param value number
+---@return integer
+function methods:above(value)
   local values, ranks = sorted(self)
-  local shares = {}
-  for index, rank in ipairs(ranks) do shares[index] = rank / self.count end
-  return values, shares
+  local low, high = 0, #values
+  while low < high do
+    local middle = (low + high + 1) // 2
+    if values[middle] <= value then low = middle else high = middle - 1 end
+  end
+  return self.count - (ranks[low] or 0)
 end
 
 ---A quantile: the least value that a share of at least p of all do not exceed.
