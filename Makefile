@@ -108,6 +108,7 @@ help:
 	@echo 'make WITHOUT="server redis sqlite" BUILD=build/small test    the same without these modules'
 	@echo 'make types      LuaCATS definition files for editors, in $(BUILD)/types'
 	@echo 'make install    PREFIX= and DESTDIR= as usual; make uninstall takes it away'
+	@echo 'make amalgamation   libsluice as $(BUILD)/sluice.c and $(BUILD)/sluice.h'
 	@echo 'make deb        a Debian package, in $(BUILD)/deb'
 	@echo 'make all        build/sluice, build/libsluice.a, build/libsluice.so'
 
@@ -232,6 +233,34 @@ $(BUILD)/examples/%: runtime/examples/%.c $(BUILD)/libsluice.a
 
 $(BUILD)/sluice: $(HOST_OBJECTS) $(OBJECTS)
 	$(CC) $(CFLAGS) $(BINARY_LDFLAGS) $^ $(BINARY_LIBS) $(LDFLAGS) -o $@
+
+# ---- one file of C ----
+AMALGAMATED = $(SOURCES) $(if $(LLHTTP_OBJECTS),$(LLHTTP)/api.c $(LLHTTP)/http.c $(LLHTTP)/llhttp.c) $(BUILD)/library.c
+AMALGAMATION_PACKAGES = lua5.4 libcurl $(if $(REDIS_LIBS),hiredis )$(if $(SQLITE_LIBS),sqlite3 )libssl libcrypto libcares
+
+.PHONY: amalgamation test-amalgamation
+amalgamation: $(BUILD)/sluice.c $(BUILD)/sluice.h
+$(BUILD)/sluice.h: runtime/sluice.h
+	@mkdir -p $(@D)
+	cp $< $@
+$(BUILD)/sluice.c: $(AMALGAMATED) $(HEADERS) Makefile tools/amalgamate.lua
+	@mkdir -p $(@D)
+	@printf '%s\n' '/* SPDX-License-Identifier: MIT */' '/*' \
+	  ' * libsluice $(VERSION) with its Lua library in one file; sluice.h lies beside it. A program is built with:' ' *' \
+	  " *     cc -O2 host.c sluice.c \$$(pkg-config --cflags --libs $(AMALGAMATION_PACKAGES)) -lev -lm -ldl -pthread -o host" \
+	  ' */' '#ifndef _GNU_SOURCE' '#define _GNU_SOURCE' '#endif' $(patsubst -D%,'#define %',$(WITHOUT_CFLAGS)) > $@.head
+	$(LUA) tools/amalgamate.lua $@ $@.head runtime:/usr/share/include/llhttp $(AMALGAMATED)
+	@rm $@.head
+
+# A host with it, by the line that stands at its top.
+test-amalgamation: deps
+	@$(MAKE) --no-print-directory -s amalgamation
+	@mkdir -p $(BUILD)/amalgamation
+	@cp $(BUILD)/sluice.c $(BUILD)/sluice.h $(BUILD)/amalgamation
+	@cp runtime/examples/plugin.c $(BUILD)/amalgamation/host.c
+	@cd $(BUILD)/amalgamation && sh -e -c "$$(sed -n 's/^ \*     cc/$(CC)/p' sluice.c)"
+	@$(BUILD)/amalgamation/host | grep -q 'a good one: done: {"price":42}'
+	@echo 'amalgamation: built and run'
 
 # ---- installing ----
 VERSION = $(shell sed -n 's/^.define SLUICE_VERSION "\(.*\)"/\1/p' runtime/sluice.h)

@@ -53,9 +53,20 @@ layout() {
 	find runtime spec -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
 }
 
+# Every name of a file must be its own: the library can be one file.
+amalgamation() {
+	folder=$(mktemp -d)
+	printf '%s\n' "$@" | grep -v /host/ | xargs "$LUA" tools/amalgamate.lua "$folder/sluice.c" /dev/null runtime &&
+		$CC $FLAGS -w -fsyntax-only "$folder/sluice.c"
+	status=$?
+	rm -r "$folder"
+	return $status
+}
+
 check warnings warnings "$@"
 check clang-tidy tidy "$@"
 check cppcheck cppcheck_all "$@"
+check amalgamation amalgamation "$@"
 check clang-format layout
 check luacheck lua_files
 for tool in tools/lint_*.lua; do

@@ -7,7 +7,7 @@
 
 LUAMOD_API int luaopen_sluice_core_process(lua_State *L);
 
-static const char run_type[] = "sluice.process";
+static const char process_type[] = "sluice.process";
 
 enum {
     MAX_WORDS = 4096,
@@ -138,7 +138,7 @@ static int l_process_run(lua_State *L)
     process_run *run = lua_newuserdatauv(L, sizeof *run, 0);
     memset(run, 0, sizeof *run);
     run->hook.on_close = on_run_core_close;
-    luaL_setmetatable(L, run_type);
+    luaL_setmetatable(L, process_type);
     lua_toclose(
         L, -1); /* a deadline may pass while the child is started: then sl_wait raises at once */
     run->process = sl_process_new(core, argv, max_out, max_err, on_run_end, run);
@@ -156,7 +156,7 @@ static const luaL_Reg process_functions[] = {
 
 int luaopen_sluice_core_process(lua_State *L)
 {
-    luaL_newmetatable(L, run_type);
+    luaL_newmetatable(L, process_type);
     lua_pushcfunction(L, l_run_close);
     lua_setfield(L, -2, "__gc");
     lua_pushcfunction(L, l_run_close);

@@ -18,7 +18,7 @@ static const char socket_type[] = "sluice.socket";
 static const char listener_type[] = "sluice.socket.listener";
 
 enum {
-    READ_SIZE = 65536,
+    SOCKET_READ_SIZE = 65536,
     BACKLOG = 128,
 };
 
@@ -195,8 +195,8 @@ static int k_socket_read(lua_State *L, int status, lua_KContext ctx)
     luaL_Buffer buffer;
     if (s->io.fd < 0)
         return push_closed(L);
-    char *into = luaL_buffinitsize(L, &buffer, READ_SIZE);
-    ssize_t got = recv(s->io.fd, into, READ_SIZE, 0);
+    char *into = luaL_buffinitsize(L, &buffer, SOCKET_READ_SIZE);
+    ssize_t got = recv(s->io.fd, into, SOCKET_READ_SIZE, 0);
     int error = errno;
     luaL_pushresultsize(&buffer, got > 0 ? (size_t)got : 0);
     if (got > 0 && !sl_count_bytes(s->core, (size_t)got))
