@@ -4,10 +4,9 @@
 --
 --     sluice gateway.lua [--listen HOST:PORT] [--keys FILE] [--debug] MODEL=ENDPOINT[,FALLBACK...] ...
 --     sluice --emulator scripts/gateway.lua              # with an endpoint of its own, "demo"
---
 -- FILE has a line `NAME KEY` for each caller; without it anyone may ask. --debug lets `sluice top` here see the tasks.
 local sluice = require "sluice"
-local json, layers, web = sluice.json, sluice.layers, sluice.web
+local json, layers, web, tracing = sluice.json, sluice.layers, sluice.web, sluice.trace.shared()
 local monitor <close> = sluice.health.monitor { needs = "any" } -- asks for states: no tokens
 local registry, listen, callers, wanted, debug = sluice.metrics.registry(), "127.0.0.1:8080", nil, {}, false
 
@@ -55,7 +54,7 @@ local models = {}
 for model, names in pairs(wanted) do
   local others = {}
   for index = 2, #names do others[index - 1] = upstream(names[index]) end
-  local around = { layers.log { fields = { model = model } } } -- a JSON line for each request
+  local around = { layers.log { fields = { model = model } }, tracing and layers.trace {} or nil }
   if others[1] then table.insert(around, layers.fallback(others)) end
   models[model] = sluice.pipeline(upstream(names[1]), around)
 end
@@ -98,6 +97,7 @@ end
 
 local function describe(name) return { id = name, object = "model", created = 0, owned_by = "sluice" } end
 local app = web.app { max_body = 16 << 20 }
+if tracing then app:use(web.trace()) end                   -- a span, within the caller's trace
 if callers then app:use(web.api_keys(callers, { open = { "/health", "/ready", "/live" } })) end
 web.health(monitor, app)
 app:get("/metrics", web.metrics(registry))

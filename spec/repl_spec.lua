@@ -9,7 +9,7 @@ local sessions = require "sluice.repl.session"
 local source = require "sluice.repl.source"
 local support = require "support"
 local task = require "sluice.task"
-local trace = require "sluice.repl.trace"
+local waterfall = require "sluice.trace.waterfall"
 
 local run = repl_console.run
 
@@ -232,7 +232,7 @@ describe("a command", function()
       queue = 0, connect = 0.1, first_byte = 0.2, total = 0.4, reused = false, bytes_in = 5,
     } })
     local lines = {}
-    local picture = trace.waterfall({ method = "GET", url = "http://a/", response = response }, 66)
+    local picture = waterfall.of_exchange({ method = "GET", url = "http://a/", response = response }, 66)
     for line in picture:gmatch "[^\n]+" do lines[#lines + 1] = line end
     assert.same({
       "GET http://a/: 200, 400.0 ms",
@@ -242,7 +242,7 @@ describe("a command", function()
       "  new connection, 5 bytes in",
     }, lines)
     local open = { method = "GET", url = "u", response = { status = 200 } }
-    assert.equal("GET u: 200, still running", trace.waterfall(open, 80))
+    assert.equal("GET u: 200, still running", waterfall.of_exchange(open, 80))
   end)
 
   it("saves what did not fail as a script that runs", function()

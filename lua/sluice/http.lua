@@ -10,6 +10,7 @@ local options = require "sluice.options"
 local redirect = require "sluice.redirect"
 local response = require "sluice.response"
 local secret = require "sluice.secret"
+local spans = require "sluice.trace.span"
 local task = require "sluice.task"
 
 local http = {}
@@ -414,13 +415,21 @@ end
 -- How many are followed where nothing is said: a GET has no effect that a second one could double.
 local FOLLOWED = { GET = 10, HEAD = 10 }
 
+local traced -- the module, once something is traced
+
 -- `followed`: by method, for a request that says nothing.
 local function perform(self, where, given, followed)
   local flat, body, next_piece = prepare(where, given, CALLER_OF_PERFORM)
   local url = given.query and require("sluice.url").with_query(given.url, given.query) or given.url
   local method = given.method and given.method:upper() or (body and "POST" or "GET")
   local settings = settings_of(self, given)
-  local res, err = exchange(self, method, url, flat, body, next_piece, settings)
+  local res, err
+  if spans.is_on then
+    traced = traced or require "sluice.trace.http"
+    res, err = traced.exchange(exchange, self, method, url, flat, body, next_piece, settings)
+  else
+    res, err = exchange(self, method, url, flat, body, next_piece, settings)
+  end
   local told = observe.on_request
   if told then told(method, label_of(url), res or nil, err) end
   if not res then

@@ -24,6 +24,7 @@
 ---@field redis sluice.redis the Redis client
 ---@field traffic sluice.traffic several versions at once: splits, shadows
 ---@field sqlite sluice.sqlite databases in files and in memory
+---@field trace sluice.trace spans, and who they are sent to
 ---@field health sluice.health whether endpoints are well
 ---@field headers sluice.headers header fields
 ---@field response sluice.response responses of handlers and transports
@@ -54,6 +55,7 @@ local modules = {
   transports = true, redis = true, batch = true, metrics = true, statistics = true, bundle = true,
   sqlite = true, report = true, health = true, traffic = true,
   rollout = true,
+  trace = true,
 }
 
 local function unknown(name)

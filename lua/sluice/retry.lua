@@ -6,6 +6,7 @@ local budgets = require "sluice.retry.budget"
 local errors = require "sluice.errors"
 local meta = require "sluice.meta"
 local options = require "sluice.options"
+local spans = require "sluice.trace.span"
 local system = require "sluice.core.system"
 local task = require "sluice.task"
 
@@ -217,7 +218,7 @@ local function record(list, started, err)
 end
 
 -- One try; it ends with what is left of the total.
-local function try_once(policy, f, attempt, stop_at, ...)
+local function try_in_time(policy, f, attempt, stop_at, ...)
   if not stop_at then return f(attempt, ...) end
   local value, err = task.timeout(math.max(0, stop_at - task.now()), f, attempt, ...)
   if value == nil and errors.is(err) and err.limit == "task.timeout" and task.now() >= stop_at then
@@ -228,6 +229,17 @@ local function try_once(policy, f, attempt, stop_at, ...)
     })
   end
   return value, err
+end
+
+local function try_traced(policy, f, attempt, stop_at, ...)
+  local span <close> = spans.inside("attempt " .. attempt, spans.INTERNAL)
+  if not span then return try_in_time(policy, f, attempt, stop_at, ...) end
+  return span:done(try_in_time(policy, f, attempt, stop_at, ...))
+end
+
+local function try_once(policy, f, attempt, stop_at, ...)
+  if spans.is_on then return try_traced(policy, f, attempt, stop_at, ...) end
+  return try_in_time(policy, f, attempt, stop_at, ...)
 end
 
 -- A deadline around it that ends the wait says what was waited for.

@@ -45,6 +45,15 @@ function web.tasks()
   return handler
 end
 
+---Middleware that makes a span of each request, within the trace of who asks, as its traceparent says; what handlers
+---ask then belongs to it. See docs/tracing.md.
+---@param given? { exporter?: sluice.trace.Exporter } who is given the spans; what OTEL_EXPORTER_OTLP_ENDPOINT says
+---@return fun(next: function): fun(request: sluice.web.Request): any, table?
+function web.trace(given)
+  local middleware = require("sluice.web.trace").new(given)
+  return middleware
+end
+
 ---Handlers that tell a load balancer how a monitor's endpoints are; see sluice.web.health.
 ---@param monitor sluice.Monitor
 ---@param app? sluice.web.App gets the routes /health, /live and /ready

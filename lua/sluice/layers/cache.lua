@@ -14,6 +14,7 @@ local meta = require "sluice.meta"
 local options = require "sluice.options"
 local reader = require "sluice.cache.reader"
 local render = require "sluice.cache.render"
+local spans = require "sluice.trace.span"
 local stream = require "sluice.stream"
 local system = require "sluice.core.system"
 local task = require "sluice.task"
@@ -402,11 +403,23 @@ local function find(self, whom, method, request, given, control, max_age)
   return nil, key, kept, age
 end
 
+-- The same as a part of a trace.
+local function find_traced(self, ...)
+  local span <close> = spans.inside("cache look-up", spans.INTERNAL)
+  local value, key, kept, age = find(self, ...)
+  if span then
+    span:set("sluice.cache.result", value ~= nil and "hit" or kept and "stale" or "miss")
+    span:finish()
+  end
+  return value, key, kept, age
+end
+
 local function answer(self, whom, method, inner, request, given)
   options.argument("endpoint:" .. method, "request", request, "table")
   local control, max_age = control_of(given)
   if goes_by(self, inner, request, control) then return bypass(self, method, inner, request, given) end
-  local value, key, kept, age = find(self, whom, method, request, given, control, max_age)
+  local look_up = spans.is_on and find_traced or find
+  local value, key, kept, age = look_up(self, whom, method, request, given, control, max_age)
   if value ~= nil then return value end
   local question = question_of(self, method, inner, request, given, key, control)
   if kept and age < self._usable then

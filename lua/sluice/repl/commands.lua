@@ -2,9 +2,10 @@
 -- What a console understands beside Lua: `:help`, `:time`, `:tasks`, `:trace`, `:save`, `:cancel`, `:quit`.
 
 local help = require "sluice.repl.help"
+local meta = require "sluice.meta"
 local options = require "sluice.options"
 local source = require "sluice.repl.source"
-local trace = require "sluice.repl.trace"
+local waterfall = require "sluice.trace.waterfall"
 
 local commands = {}
 
@@ -61,7 +62,9 @@ end
 function known.trace(session)
   if not session.last then return nil, "no request was made" end
   local columns = session.console.columns and session.console.columns() or COLUMNS
-  return trace.waterfall(session.last, columns, session.console.unicode)
+  local span = meta.get(session.results[1]).trace
+  if span then return waterfall.of_span(span, columns, session.console.unicode) end
+  return waterfall.of_exchange(session.last, columns, session.console.unicode)
 end
 
 -- Whether an entry uses a past result, which a script does not have.

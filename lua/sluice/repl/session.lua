@@ -28,7 +28,7 @@ local RESULTS <const> = 9 -- _1 to _9
 ---@field env table the globals of the entries
 ---@field entries sluice.repl.Entry[]
 ---@field running table<integer, sluice.repl.Entry> by number: those whose tasks have not all ended
----@field last? sluice.repl.Exchange the last request that was made
+---@field last? sluice.trace.Exchange the last request that was made
 ---@field requests integer how many were made
 ---@field failures integer entries that failed
 local methods = {}

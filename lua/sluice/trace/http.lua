@@ -1,0 +1,66 @@
+-- SPDX-License-Identifier: MIT
+-- The span of a request over the wire, and the header fields that go with it.
+
+local contexts = require "sluice.trace.context"
+local spans = require "sluice.trace.span"
+local url = require "sluice.trace.url"
+
+local traced = {}
+
+local function has_traceparent(flat)
+  for index = 1, #flat, 2 do
+    if #flat[index] == 11 and flat[index]:lower() == "traceparent" then return true end
+  end
+  return false
+end
+
+local function with_context(flat, active)
+  local copy = table.move(flat, 1, #flat, 1, {})
+  copy[#copy + 1], copy[#copy + 2] = "traceparent", contexts.header(active)
+  if active.state then copy[#copy + 1], copy[#copy + 2] = "tracestate", active.state end
+  return copy
+end
+
+local function open(method, target)
+  local span = spans.inside(method, spans.CLIENT)
+  if not span then return nil end
+  local shown, address, port = url.parts(target)
+  span.attributes = {
+    "http.request.method", method, "url.full", shown, "server.address", address or "",
+    "server.port", port or 0,
+  }
+  return span
+end
+
+local function close(span, res, err)
+  if res then
+    span.response = res
+    span:set("http.response.status_code", res.status)
+    span:finish(res.status >= 400 and tostring(res.status) or nil)
+  else
+    span.err = err or nil
+    span:finish(spans.kind_of(err))
+  end
+end
+
+---Makes a request as `exchange` does, within a span where the running task works for one, and with the fields that
+---tell the server of it; those that the caller has set stay. Waits.
+---@param exchange fun(client: table, method: string, url: string, flat: string[], ...): any, any
+---@param client table
+---@param method string
+---@param target string
+---@param flat string[] name, value, name, value, ...
+---@param ... any for exchange
+---@return any response
+---@return any err
+function traced.exchange(exchange, client, method, target, flat, ...)
+  local active = spans.active()
+  if not active then return exchange(client, method, target, flat, ...) end
+  local span <close> = open(method, target) -- luacheck: ignore
+  if not has_traceparent(flat) then flat = with_context(flat, span or active) end
+  local res, err = exchange(client, method, target, flat, ...)
+  if span then close(span, res, err) end
+  return res, err
+end
+
+return traced
