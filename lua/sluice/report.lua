@@ -30,7 +30,8 @@ local HUNDRED <const>, ROUNDING <const> = 100, 1e-6
 
 ---@class sluice.ReportOptions
 ---@field source sluice.ReportSource the log
----@field table? string its name in a database, "inference_log"
+---@field table? string its name in a database, "inference_log"; in a warehouse "catalog.schema.name"
+---@field names? table<string, string> what a value of that column is called here: { ["1"] = "model-control" }
 ---@field by? string the column that names the variant, "variant"; "served_entity_id", or a name in a JSON column: "response.model"
 ---@field control string the variant that the others are compared with
 ---@field split? table<string, number> what share of the requests each variant should have, in percent: others are left out, and the sample ratio is checked
@@ -41,8 +42,8 @@ local HUNDRED <const>, ROUNDING <const> = 100, 1e-6
 ---@field tolerance? { success?: number, latency?: number } differences that do not matter: 0.01 (a point), 0.1 (a tenth)
 ---@field title? string
 local OPTIONS <const> = {
-  source = "any", table = "name?", by = "name?", control = "name", split = "table?", since = "number?",
-  before = "number?", minimum = "count?", tolerance = "table?", title = "string?",
+  source = "any", table = "name?", by = "name?", names = "table?", control = "name", split = "table?",
+  since = "number?", before = "number?", minimum = "count?", tolerance = "table?", title = "string?",
   level = function(value)
     return type(value) == "number" and value > 0 and value < 1, "a number between 0 and 1"
   end,
@@ -100,6 +101,16 @@ local function check_split(split, control)
   end
 end
 
+local function check_names(names)
+  local seen = {}
+  for value, name in pairs(names) do
+    if type(value) ~= "string" or type(name) ~= "string" or seen[name] then
+      options.misuse('report.ab: option "names" must map strings to strings, each to one of its own')
+    end
+    seen[name] = true
+  end
+end
+
 local function read_path(by)
   local path = {}
   for name in by:gmatch "[^.]+" do
@@ -113,6 +124,7 @@ end
 local function read_options(given)
   given = options.check("report.ab", given, OPTIONS)
   if given.split then check_split(given.split, given.control) end
+  if given.names then check_names(given.names) end
   local tolerance = options.check("report.ab: tolerance", given.tolerance, TOLERANCES)
   return {
     control = given.control, split = given.split, level = given.level or statistics.LEVEL,
@@ -271,6 +283,7 @@ function report.ab(given)
   local rules = read_options(given)
   local counted, err = rules.source:read(rules.wanted)
   if not counted then return nil, err end
+  if given.names then rows.rename(counted, given.names) end
   return setmetatable(build(rules, counted), metatable)
 end
 

@@ -52,7 +52,8 @@ local function look(run, percent, began)
   if not rules.source then return nil, gates.decide(rules.gate, nil, step) end
   local split = percent < 100 and { [step.control] = 100 - percent, [step.candidate] = percent } or nil
   local made, err = report.ab {
-    source = rules.source, table = rules.table, by = rules.by, control = step.control, split = split,
+    source = rules.source, table = rules.table, by = rules.by, names = rules.names,
+    control = step.control, split = split,
     minimum = rules.gate.minimum, title = ("%s at %d %%"):format(rules.endpoint, percent),
     -- of this step, by the clock as it is now: it may have been set
     since = task.wall() - step.elapsed,

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Tallies an inference log that is a table of SQLite: only the columns that are needed leave it, and no row is kept.
 
+local columns = require "sluice.report.columns"
 local errors = require "sluice.errors"
 local options = require "sluice.options"
 local rows = require "sluice.report.rows"
@@ -15,40 +16,8 @@ local TABLE <const> = "inference_log"
 -- Of the file, as layers.capture writes it; 0 is a file of somebody else's making, whose columns tell.
 local VERSION <const> = 1
 
--- What the report reads where it is there; the first of those in a row that the table has.
-local OPTIONAL <const> = {
-  { "timestamp_ms", "request_time" }, { "execution_time_ms", "execution_duration_ms" }, { "error_kind" },
-  { "ttft_ms" }, { "input_tokens" }, { "output_tokens" }, { "cache_result" },
-}
-
--- What the warehouse's tables do not have either: its absence is no news.
-local UNTOLD <const> = { error_kind = true, cache_result = true, timestamp_ms = true }
-
-local function mismatch(object, message)
-  return errors.new("LogMismatch", { operation = "read inference log", object = object, message = message })
-end
-
 local function quoted(name)
   return '"' .. name .. '"'
-end
-
--- The columns to read, by the name that the report has for them; nil for those that are not there.
-local function find_columns(name, wanted, there)
-  local found, missing = {}, {}
-  for _, needed in ipairs { wanted.by[1], "status_code" } do
-    if not there[needed] then
-      local hint = options.hint(needed, there)
-      return nil, mismatch(name, ('it has no column "%s"%s'):format(needed, hint))
-    end
-  end
-  for _, names in ipairs(OPTIONAL) do
-    for _, each in ipairs(names) do found[names[1]] = found[names[1]] or there[each] and each end
-    if not found[names[1]] and not UNTOLD[names[1]] then missing[#missing + 1] = names[1] end
-  end
-  if (wanted.since or wanted.before) and not found.timestamp_ms then
-    return nil, mismatch(name, "it has no time of its rows, neither timestamp_ms nor request_time")
-  end
-  return found, missing
 end
 
 local function variant_expression(by)
@@ -159,18 +128,18 @@ local function check_version(db, name)
   if not row then return nil, err end
   if row.user_version == 0 or row.user_version == VERSION then return true end
   local text = "the log is of version %d, and this program knows version %d"
-  return nil, mismatch(name, text:format(row.user_version, VERSION))
+  return nil, columns.mismatch(name, text:format(row.user_version, VERSION))
 end
 
 local function read(db, name, wanted)
   local good, err = check_version(db, name)
   if not good then return nil, err end
-  local columns
-  columns, err = db:columns(("SELECT * FROM %s"):format(name))
-  if not columns then return nil, err end
+  local all
+  all, err = db:columns(("SELECT * FROM %s"):format(name))
+  if not all then return nil, err end
   local there = {}
-  for _, column in ipairs(columns) do there[column.name] = true end
-  local found, missing = find_columns(name, wanted, there)
+  for _, column in ipairs(all) do there[column.name] = true end
+  local found, missing = columns.find(name, wanted, there)
   if not found then return nil, missing end
   local statement, values = select_statement(name, wanted, found)
   local ok, sums = pcall(read_sums, db, statement, values)

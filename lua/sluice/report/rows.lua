@@ -108,6 +108,15 @@ function rows.tally_of(counted, name)
   return its
 end
 
+---Calls variants by other names; each keeps its own tally.
+---@param counted sluice.report.Counted
+---@param names table<string, string>
+function rows.rename(counted, names)
+  local tallies = {}
+  for name, its in pairs(counted.tallies) do tallies[names[name] or name] = its end
+  counted.tallies = tallies
+end
+
 ---Tallies rows.
 ---@param next_row fun(): table? raises err where it fails
 ---@param wanted sluice.report.Wanted

@@ -8,8 +8,8 @@ local rows = require "sluice.report.rows"
 local sources = {}
 
 ---A log: an array of rows, a function that gives an iterator over rows (called for each report, with `since` and `before`
----in seconds), or a database of sluice.sqlite. Rows have the columns of docs/ab.md.
----@alias sluice.ReportSource table[]|(fun(since: number?, before: number?): fun(): table?)|sluice.sqlite.Database
+---in seconds), a database of sluice.sqlite, or workspace.sql. Rows have the columns of docs/ab.md.
+---@alias sluice.ReportSource table[]|(fun(since: number?, before: number?): fun(): table?)|sluice.sqlite.Database|sluice.Sql
 
 ---@class sluice.report.Source
 ---@field read fun(self: sluice.report.Source, wanted: sluice.report.Wanted): sluice.report.Counted?, sluice.Error?
@@ -41,6 +41,10 @@ local function of_function(f)
   end }
 end
 
+local DATABASES <const> = {
+  ["sluice.sqlite.database"] = "sluice.report.database", ["sluice.sql"] = "sluice.report.warehouse",
+}
+
 ---The source that an option means. Raises where it is none.
 ---@param where string for the message
 ---@param source any
@@ -50,9 +54,9 @@ function sources.of(where, source, table_name)
   local kind = type(source)
   if kind == "function" then return of_function(source) end
   if kind == "table" and getmetatable(source) == nil then return of_list(source) end
-  if kind == "table" and getmetatable(source).__name == "sluice.sqlite.database" then
-    return require("sluice.report.database").of(where, source, table_name)
-  end
+  local name = kind == "table" and getmetatable(source).__name
+  local database = name and DATABASES[name]
+  if database then return require(database).of(where, source, table_name) end
   local wants = "an array of rows, a function that gives an iterator, or a database"
   options.misuse('%s: option "source" must be %s, got %s', where, wants, options.type_name(source))
 end

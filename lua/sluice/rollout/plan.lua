@@ -22,6 +22,7 @@ local plan = {}
 ---@field source? sluice.ReportSource the inference log, see report.ab; without one the gate is a function that gets no report
 ---@field table? string see report.ab
 ---@field by? string see report.ab
+---@field names? table<string, string> see report.ab
 ---@field state? string a file that keeps where the rollout is
 ---@field interrupted? "continue"|"roll_back" what to do with a rollout that was killed; "continue"
 ---@field retire? boolean whether the last step takes the old version away, false
@@ -32,7 +33,8 @@ local plan = {}
 local OPTIONS <const> = {
   workspace = "table", endpoint = "name", candidate = "name", control = "name?", steps = "table?",
   bake = "seconds?", hold = "seconds?", check = "positive?", gate = "table|callable?", source = "any?",
-  table = "name?", by = "name?", state = "name?", retire = "boolean?", timeout = "positive?",
+  table = "name?", by = "name?", names = "table?", state = "name?", retire = "boolean?",
+  timeout = "positive?",
   notify = "callable?", progress = "boolean|table?", dry_run = "boolean?",
   interrupted = function(value)
     return value == "continue" or value == "roll_back", '"continue" or "roll_back"'
@@ -86,8 +88,9 @@ function plan.read(given)
     control = given.control, steps = check_steps(given.steps or STEPS), bake = bake,
     hold = given.hold or bake * HOLDS,
     check = given.check or math.max(0.01, math.min(LONGEST_CHECK, bake / LOOKS)),
-    gate = gates.read(given.gate), source = given.source, table = given.table, by = given.by,
-    state = given.state, interrupted = given.interrupted or "continue", retire = given.retire or false,
+    gate = gates.read(given.gate), source = given.source, table = given.table,
+    by = given.by, names = given.names, state = given.state,
+    interrupted = given.interrupted or "continue", retire = given.retire or false,
     timeout = given.timeout or TIMEOUT, notify = given.notify, progress = given.progress,
     dry_run = given.dry_run,
   }
