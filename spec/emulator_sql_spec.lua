@@ -31,8 +31,8 @@ describe("a failure of SQL", function()
     local ok, why = pcall(failure.unsupported, 3, "MAGIC")
     assert.is_false(ok)
     local told, state = failure.on_wire(why, "a\nb")
-    local text = "[UNSUPPORTED_FEATURE] MAGIC is not known to the emulator's SQL. SQLSTATE: 0A000 (line 2, pos 0)"
-    assert.equal(text, told.message)
+    assert.equal("[UNSUPPORTED_FEATURE] MAGIC is not known to the emulator's SQL. SQLSTATE: 0A000 \z
+      (line 2, pos 0)", told.message)
     assert.same({ "BAD_REQUEST", "0A000", false }, { told.error_code, state, failure.is "x" })
     ok, why = pcall(failure.raise, "INTERNAL_ERROR", nil, "%d%%", 7)
     assert.is_false(ok)
@@ -105,7 +105,7 @@ describe("a statement that is none the emulator knows", function()
     for source, part in pairs {
       [""] = "the statement is empty", ["-- nothing"] = "the statement is empty", ["SELECT"] = "end of input",
       ["SELECT FROM t"] = "near 'FROM'", ["SELECT a FROM"] = "end of input",
-      ["SELECT a,, b"] = "A comma here",
+      ["SELECT a,, b"] = "near ',': an expression is missing",
       ["SELECT (1"] = ") is missing", ["SELECT 1)"] = "near ')'", ["SELECT CASE 1 END"] = "WHEN is missing",
       ["SELECT CASE WHEN 1 THEN 2"] = "END is missing",
       ["SELECT a FROM t WHERE"] = "an expression is missing",
@@ -310,7 +310,8 @@ describe_with_sqlite("the emulator's SQL", function()
         ["SELECT *"] = "* needs a FROM",
         ["SELECT get_json_object('{}', '$..a')"] = [[The JSON path "$..a"]],
         ["SELECT 1 LIMIT -1"] = "[INVALID_PARAMETER_VALUE]",
-        ["SELECT CAST(1 AS BINARY)"] = "The type BINARY", ["SELECT INTERVAL 1 DAY"] = "A column of intervals",
+        ["SELECT CAST(1 AS BINARY)"] = "The type BINARY",
+        ["SELECT INTERVAL 1 DAY"] = "An interval anywhere but",
         ["SELECT 1 GROUP BY 2"] = "[GROUP_BY_POS_OUT_OF_RANGE]",
         ["SELECT sqlite_version()"] = "[UNRESOLVED_ROUTINE]",
         ["SELECT load_extension('x')"] = "[UNRESOLVED_ROUTINE]",
@@ -343,6 +344,56 @@ describe_with_sqlite("the emulator's SQL", function()
       local many = {}
       for index = 1, 31000 do many[index] = "'" .. index .. "'" end
       assert.matches("so many texts", first(execute, "SELECT 'x' IN (" .. table.concat(many, ",") .. ")"))
+    end)
+  end)
+
+  it("ends in rows or in a failure that is told, whatever it is given", function()
+    task.simulate(function()
+      local execute, call = start()
+      caller.create(call, "e", { caller.entity "echo" }, {
+        ai_gateway = { inference_table_config = {
+          enabled = true, catalog_name = "c", schema_name = "s", table_name_prefix = "g",
+        } },
+      })
+      assert.equal(200, call("POST", "/serving-endpoints/e/invocations", caller.chat "hello").status)
+      local known, random_of = {
+        [[WITH a AS (SELECT *, status_code + 1 AS n FROM c.s.g_request_response)
+          SELECT request_metadata.model_name AS m, percentile(n, 0.9),
+          sum(CASE WHEN n > 0 THEN 1 ELSE 0 END) / count(*) FROM a x
+          WHERE x.date <= current_date() AND response LIKE '%hello%'
+          GROUP BY 1 HAVING count(*) > 0 ORDER BY 2 DESC NULLS LAST, 1 LIMIT 5 OFFSET 0]],
+        [[SELECT request_time - INTERVAL 1 DAY, logging_error_codes[0], 7 DIV 2, -3 % 2, -2,
+          coalesce(requester, 'x'),
+          stddev(status_code) FILTER (WHERE NOT status_code IN (1, 2)), median(execution_duration_ms),
+          count(DISTINCT get_json_object(response, '$.model')) FROM `c`.s.g_payload GROUP BY ALL]],
+        [[SELECT ai_query('e', upper(col), failOnError => false) AS a, pos::string FROM
+          posexplode(from_json('["x"]', 'ARRAY<STRING>')) AS t(pos, col)]],
+      }, require("sluice.random").new(11)
+      local words, made, ends = {}, {}, { SUCCEEDED = 0, FAILED = 0 }
+      for index, statement in ipairs(known) do
+        made[index] = tokens.read(statement)
+        for _, token in ipairs(made[index]) do words[#words + 1] = token.text end
+      end
+      local function below(most) return math.floor(random_of() * most) + 1 end
+      for _ = 1, 300 do
+        local list = {}
+        for index, token in ipairs(made[below(#made)]) do list[index] = token.text end
+        list[#list] = nil
+        for _ = 1, below(2) do
+          local place = below(#list)
+          local act = below(3)
+          if act == 1 then table.remove(list, place) end
+          if act == 2 then table.insert(list, place, words[below(#words)]) end
+          if act == 3 then list[place] = words[below(#words)] end
+        end
+        local statement = table.concat(list, " "):gsub("end of input", "")
+        local status = execute(statement).status
+        ends[status.state] = ends[status.state] + 1
+        assert.is_not.equal("INTERNAL_ERROR", status.error and status.error.error_code, statement)
+      end
+      assert.is_true(ends.SUCCEEDED > 0 and ends.FAILED > 100)
+      assert.matches("DISTINCT values", first(execute, "SELECT median(DISTINCT 1)"))
+      assert.equal("1", first(execute, "SELECT count(*) FROM c.s.g_payload GROUP BY round(200, 1)"))
     end)
   end)
 

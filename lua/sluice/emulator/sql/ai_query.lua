@@ -24,7 +24,8 @@ local CONCURRENCY <const> = 16 -- requests of a statement at a time
 local function constant(scope, node)
   if node.kind == "literal" then return node.value end
   if node.kind == "parameter" then return values.of(scope, node).value end
-  if node.kind == "negative" and node.value.kind == "literal" then return -node.value.value end
+  local is_negative = node.kind == "negative" and node.value.kind == "literal"
+  if is_negative and type(node.value.value) == "number" then return -node.value.value end
   return failure.unsupported(node.at, "An argument of ai_query that is no literal")
 end
 

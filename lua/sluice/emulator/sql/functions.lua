@@ -85,14 +85,18 @@ local function in_lua(call, name, more)
   return ("%s(%s%s%s)%s"):format(name, distinct(call), value, more or "", call.filter)
 end
 
+-- An aggregate of SQLite that takes two values cannot be DISTINCT.
+local function check_all(call)
+  if call.is_distinct then failure.unsupported(call.at, call.shown .. " of DISTINCT values") end
+end
+
 local function share_of(call)
   local share = call[2].literal
   if type(share) ~= "number" or share < 0 or share > 1 then
     failure.raise("INVALID_PARAMETER_VALUE", call.at, "The percentage of %s must be a number from 0 to 1.",
       call.shown)
-  elseif call.is_distinct then
-    failure.unsupported(call.at, call.shown .. " of DISTINCT values")
   end
+  check_all(call)
   return (", %.17g"):format(share)
 end
 
@@ -102,7 +106,10 @@ add("percentile", 2, 2, function(call) return in_lua(call, "sluice_percentile", 
 add("percentile_approx approx_percentile", 2, 3, function(call)
   return in_lua(call, "sluice_element", share_of(call)), number(call, 1).type
 end, true)
-aggregate("median", 1, 1, function(call) return in_lua(call, "sluice_percentile", ", 0.5"), "DOUBLE" end)
+aggregate("median", 1, 1, function(call)
+  check_all(call)
+  return in_lua(call, "sluice_percentile", ", 0.5"), "DOUBLE"
+end)
 
 for names, name in pairs {
   ["stddev stddev_samp std"] = "sluice_stddev_samp", stddev_pop = "sluice_stddev_pop",

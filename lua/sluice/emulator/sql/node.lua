@@ -116,15 +116,18 @@ for word in ([[JOIN INNER LEFT RIGHT FULL CROSS NATURAL SEMI ANTI LATERAL PIVOT 
   UNKNOWN[word] = true
 end
 
+local UNKNOWN_SYMBOLS <const> = {
+  [","] = "A comma here", -- between tables, not where something is missing
+  ["?"] = "The parameter ?", ["->"] = "A lambda",
+}
+
 ---Raises that the next token does not fit.
 ---@param wanted? string what should stand there
 function methods:refuse(wanted)
   local token = self.token
   if token.upper and UNKNOWN[token.upper] then failure.unsupported(token.at, token.upper) end
-  if token.kind == "symbol" and (token.text == "," or token.text == "?" or token.text == "->") then
-    local name = ({ [","] = "A comma here", ["?"] = "The parameter ?", ["->"] = "A lambda" })[token.text]
-    failure.unsupported(token.at, name)
-  end
+  local name = token.kind == "symbol" and UNKNOWN_SYMBOLS[token.text]
+  if name and not (wanted and token.text == ",") then failure.unsupported(token.at, name) end
   local more = wanted and (": %s is missing"):format(wanted) or ""
   local text = token.kind == "end" and token.text or ("'%s'"):format(token.text)
   failure.raise("PARSE_SYNTAX_ERROR", token.at, "Syntax error at or near %s%s.", text, more)

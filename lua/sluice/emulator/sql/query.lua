@@ -126,6 +126,9 @@ end
 
 -- ---- groups ----
 
+-- An integer alone would be a column's place to SQLite.
+local function no_place(sql) return sql:find "[^%d()-]" and sql or ("(%s + 0)"):format(sql) end
+
 -- What a key of GROUP BY or ORDER BY means: a column's place, or an alias, or an expression.
 local function meant(key, items, scope)
   if key.kind == "literal" and math.type(key.value) == "integer" then
@@ -168,7 +171,7 @@ local function groups_of(parsed, items, scope)
   local list, inner = {}, in_place(scope, "group")
   for index, key in ipairs(keys) do
     local made = values.of(inner, (meant(key, items, scope)))
-    list[index], texts[made.sql] = made.sql, true
+    list[index], texts[made.sql] = no_place(made.sql), true
   end
   return list, texts
 end
@@ -213,9 +216,7 @@ local function order_of(parsed, items, scope, check)
       sql = ("%d"):format(place)
     else
       check(node)
-      sql = values.of(scope, node).sql
-      -- an integer would be a column's place
-      if not sql:find "[^%d]" then sql = "+" .. sql end
+      sql = no_place(values.of(scope, node).sql)
     end
     local direction = key.is_descending and " DESC" or " ASC"
     list[index] = sql .. direction .. (key.nulls and " NULLS " .. key.nulls or "")
@@ -265,7 +266,6 @@ local function translate_items(items, scope, ai)
     else
       made = values.of(scope, item.value)
     end
-    if made.type == "INTERVAL" then failure.unsupported(item.at, "A column of intervals") end
     list[index] = ("%s AS %s"):format(made.sql, quoted(item.name))
     columns[index] = { name = item.name, type = made.type }
   end

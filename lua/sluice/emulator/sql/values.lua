@@ -32,13 +32,22 @@ local LONGEST <const> = 200000
 
 local translate = {}
 
+-- An interval, too, which is no value of SQLite's.
+local function any_of(scope, node)
+  local made = translate[node.kind](scope, node)
+  if #made.sql > LONGEST then failure.unsupported(node.at, "An expression that is so long in SQLite") end
+  return made
+end
+
 ---Translates a node. Raises a failure.
 ---@param scope sluice.emulator.sql.Scope
 ---@param node sluice.emulator.sql.Node
 ---@return sluice.emulator.sql.Value
 function values.of(scope, node)
-  local made = translate[node.kind](scope, node)
-  if #made.sql > LONGEST then failure.unsupported(node.at, "An expression that is so long in SQLite") end
+  local made = any_of(scope, node)
+  if made.type == "INTERVAL" then
+    failure.unsupported(node.at, "An interval anywhere but beside + or -")
+  end
   return made
 end
 
@@ -168,7 +177,8 @@ local BINARY <const> = {
 }
 
 function translate.binary(scope, node)
-  local left, right = of(scope, node.left), of(scope, node.right)
+  local read = BINARY[node.operator] == sum and any_of or of
+  local left, right = read(scope, node.left), read(scope, node.right)
   return BINARY[node.operator](scope, node, left, right)
 end
 
@@ -178,7 +188,7 @@ translate["not"] = function(scope, node)
 end
 
 function translate.negative(scope, node)
-  local inner = of(scope, node.value)
+  local inner = any_of(scope, node.value)
   if inner.type == "INTERVAL" then
     return { sql = "", type = "INTERVAL", count = -inner.count, unit = inner.unit }
   end
@@ -322,7 +332,6 @@ function translate.call(scope, node)
   }
   for index, each in ipairs(node.arguments) do
     local made = of(inner, each)
-    if made.type == "INTERVAL" then types.mismatch(each.at, "%s takes no interval.", node.shown) end
     call[index] = { sql = made.sql, type = made.type, literal = literal_of(scope, each) }
   end
   if node.filter then
