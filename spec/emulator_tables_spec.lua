@@ -246,3 +246,50 @@ describe_with_sqlite("ai_query in the emulator", function()
     end)
   end)
 end)
+
+local over_http = support.has "server" and describe_with_sqlite or support.needing("server", describe,
+  pending)
+
+over_http("SQL over HTTP", function()
+  it("comes in chunks and by links", function()
+    local made = assert(emulator.new { deploy_time = 0, chunk_rows = 2, token = "dapi-of-sql-over-http" })
+    local server = assert(made:listen())
+    local w = assert(sluice.workspace {
+      host = "http://" .. server.address, token = "dapi-of-sql-over-http", warehouse_id = "any",
+    })
+    local text = "SELECT pos, col FROM posexplode(from_json(:rows, 'ARRAY<STRING>'))"
+    local parameters = { rows = json.encode { "a", "b", "c", "d", "e" } }
+    for _, disposition in ipairs { "INLINE", "EXTERNAL_LINKS" } do
+      local list = {}
+      for index, row in ipairs(rows_of(w, text, { parameters = parameters, disposition = disposition })) do
+        list[index] = row.pos .. row.col
+      end
+      assert.same({ "0a", "1b", "2c", "3d", "4e" }, list)
+    end
+    server:stop(0)
+  end)
+
+  it("is cancelled when its time is over", function()
+    local made = assert(emulator.new { deploy_time = 0, statement_time = 60 })
+    local server = assert(made:listen())
+    local w = assert(sluice.workspace { host = "http://" .. server.address, token = "any",
+      warehouse_id = "any" })
+    local id
+    local _, err = w.sql:execute("SELECT 1", {
+      timeout = 0.3, on_poll = function(answer) id = answer.statement_id end,
+    })
+    assert.equal("OperationTimeout", err.kind)
+    assert.equal("CANCELED", assert(w.sql:get_statement(id)).status.state)
+    server:stop(0)
+  end)
+
+  it("needs no settings in a script with an emulator of its own", function()
+    support.with_file([[
+      local workspace = assert(require "sluice".workspace())
+      print(assert(workspace.sql:execute "SELECT 1 / 2 AS half"):next().half)
+    ]], function(path)
+      local run = support.sluice("--emulator", path)
+      assert.equal("0.5\n", run.out, run.err)
+    end)
+  end)
+end)
