@@ -2,13 +2,14 @@
 -- SPDX-License-Identifier: MIT
 -- An OpenAI-compatible gateway over serving endpoints; each layer is a line to switch on or off.
 --
---     sluice gateway.lua [--listen HOST:PORT] [--keys FILE] [--debug] MODEL=ENDPOINT[,FALLBACK...] ...
+--     sluice gateway.lua [--listen HOST:PORT] [--keys FILE] [--capture DB] [--debug] MODEL=ENDPOINT[,FALLBACK...] ...
 --     sluice --emulator scripts/gateway.lua              # with an endpoint of its own, "demo"
+--
 -- FILE has a line `NAME KEY` for each caller; without it anyone may ask. --debug lets `sluice top` here see the tasks.
 local sluice = require "sluice"
 local json, layers, web, tracing = sluice.json, sluice.layers, sluice.web, sluice.trace.shared()
 local monitor <close> = sluice.health.monitor { needs = "any" } -- asks for states: no tokens
-local registry, listen, callers, wanted, debug = sluice.metrics.registry(), "127.0.0.1:8080", nil, {}, false
+local registry, listen, wanted, debug, callers, captured = sluice.metrics.registry(), "127.0.0.1:8080", {}
 
 local function read_keys(path)
   local keys = {}
@@ -24,11 +25,12 @@ while arg[1] do
   local model, names = word:match "^([^=,]+)=(.+)$"
   if word == "--listen" then listen = table.remove(arg, 1)
   elseif word == "--keys" then callers = read_keys(table.remove(arg, 1))
+  elseif word == "--capture" then captured = layers.capture { store = table.remove(arg, 1) } -- rows: docs/ab.md
   elseif word == "--debug" then debug = true
   elseif model then
     wanted[model] = {}
     for name in names:gmatch "[^,]+" do table.insert(wanted[model], name) end
-  else error("gateway: MODEL=ENDPOINT, --listen, --keys or --debug expected, got " .. word, 0) end
+  else error("gateway: MODEL=ENDPOINT, --listen, --keys, --capture or --debug expected, got " .. word, 0) end
 end
 
 local workspace = assert(sluice.workspace())
@@ -55,6 +57,7 @@ for model, names in pairs(wanted) do
   local others = {}
   for index = 2, #names do others[index - 1] = upstream(names[index]) end
   local around = { layers.log { fields = { model = model } }, tracing and layers.trace {} or nil }
+  table.insert(around, captured)
   if others[1] then table.insert(around, layers.fallback(others)) end
   models[model] = sluice.pipeline(upstream(names[1]), around)
 end
@@ -81,14 +84,11 @@ local function ask(needed)
     if not model then
       return refuse(404, "model_not_found", ("there is no model %q"):format(tostring(body.model)), "model")
     end
-    local options, answer = { request_id = request.id }
-    if body.stream == true then
-      answer, err = model:stream(body, options)
-      if answer then return { stream = answer } end
-      return failed(err)
-    end
-    answer, err = model:query(body, options)
+    local options, answer = { request_id = request.id }, nil
+    if body.stream == true then answer, err = model:stream(body, options)
+    else answer, err = model:query(body, options) end
     if not answer then return failed(err) end
+    if body.stream == true then return { stream = answer } end
     local facts = sluice.meta(answer)
     return { body = facts.raw or json.encode(answer),
       headers = { ["content-type"] = "application/json", ["x-answered-by"] = facts.answered_by } }

@@ -45,7 +45,8 @@ describe_sqlite("sqlite", function()
 
     it("takes values by name", function()
       assert.equal(5, db:first("SELECT :a + $b AS sum", { a = 2, b = 3 }).sum)
-      assert.error_matches(function() db:query("SELECT :name", { nane = 1, name = 2 }) end, 'did you mean "name"')
+      local wrong = { nane = 1, name = 2 }
+      assert.error_matches(function() db:query("SELECT :name", wrong) end, 'did you mean "name"')
       assert.error_matches(function() db:query("SELECT :name", {}) end, '"name" is missing')
       assert.error_matches(function() db:query("SELECT ?", { a = 1 }) end, "without a name")
     end)

@@ -22,6 +22,7 @@
 ---@field sse sluice.sse event streams
 ---@field stream sluice.stream answers as they are made
 ---@field redis sluice.redis the Redis client
+---@field capture sluice.capture the log of requests that layers.capture writes
 ---@field traffic sluice.traffic several versions at once: splits, shadows
 ---@field sqlite sluice.sqlite databases in files and in memory
 ---@field trace sluice.trace spans, and who they are sent to
@@ -55,7 +56,7 @@ local modules = {
   transports = true, redis = true, batch = true, metrics = true, statistics = true, bundle = true,
   sqlite = true, report = true, health = true, traffic = true,
   rollout = true,
-  trace = true,
+  trace = true, capture = true,
 }
 
 local function unknown(name)

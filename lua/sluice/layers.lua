@@ -80,7 +80,7 @@ end
 -- What there is: the names above, and one file each.
 local function names()
   local all = { breaker = true, cache = true, fallback = true, hedge = true, limit = true, log = true }
-  all.metrics, all.retry, all.timeout, all.trace = true, true, true, true
+  all.capture, all.metrics, all.retry, all.timeout, all.trace = true, true, true, true, true
   for name in next, layers do all[name] = true end
   return all
 end

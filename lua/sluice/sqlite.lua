@@ -92,9 +92,26 @@ local function enter(self, where)
   return shared.handle
 end
 
+-- ---- other programs' locks ----
+
+local function is_busy(code)
+  return code == "SQLITE_BUSY" or code == "SQLITE_LOCKED"
+end
+
+-- Waits a while, if there is time left; `state` is of one call.
+local function wait_while_busy(self, state)
+  local now = task.now()
+  state.give_up = state.give_up or now + self._shared.busy_timeout
+  if now >= state.give_up then return false end
+  state.pause = math.min(2 * (state.pause or FIRST_PAUSE / 2), LAST_PAUSE)
+  task.sleep(math.min(state.pause, state.give_up - now))
+  self._shared.handle:wait()
+  return true
+end
+
 -- ---- statements ----
 
--- A compiled statement for the text, and where the next one begins.
+-- A compiled statement for the text, and where the next one begins. To compile is to read the schema.
 local function prepare(self, operation, sql, from)
   local shared = self._shared
   local kept = from == 1 and shared.statements[sql]
@@ -103,9 +120,15 @@ local function prepare(self, operation, sql, from)
     shared.count = shared.count - 1
     return kept, #sql + 1
   end
-  local statement, following, text = shared.handle:prepare(sql, from)
-  if statement == nil then return nil, failure(self, operation, following, text) end
-  return statement, following
+  local state
+  while true do
+    local statement, following, text = shared.handle:prepare(sql, from)
+    if statement ~= nil then return statement, following end
+    state = state or {}
+    if not is_busy(following) or not wait_while_busy(self, state) then
+      return nil, failure(self, operation, following, text)
+    end
+  end
 end
 
 -- Keeps it for the next time, if it is all of the text.
@@ -166,26 +189,17 @@ end
 
 -- ---- running ----
 
-local function is_busy(code)
-  return code == "SQLITE_BUSY" or code == "SQLITE_LOCKED"
-end
-
 -- The next rows, and whether they are the last. Another program's lock is waited for before the first one.
 local function fetch(self, where, statement, as_arrays, is_first)
-  local shared, pause, give_up = self._shared, FIRST_PAUSE, nil
+  local state
   while true do
     local rows, more, text = statement:fetch(as_arrays, ROWS_AT_ONCE)
     if rows then return rows, more end
-    if not (is_first and is_busy(more)) then
-      statement:reset()
+    statement:reset()
+    state = state or {}
+    if not is_first or not is_busy(more) or not wait_while_busy(self, state) then
       return nil, failure(self, where, more, text)
     end
-    statement:reset()
-    give_up = give_up or task.now() + shared.busy_timeout
-    if task.now() >= give_up then return nil, failure(self, where, more, text) end
-    task.sleep(math.min(pause, give_up - task.now()))
-    pause = math.min(2 * pause, LAST_PAUSE)
-    shared.handle:wait()
   end
 end
 

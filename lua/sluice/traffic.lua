@@ -163,13 +163,13 @@ local function pinned(self, given)
   return variant, copy
 end
 
-local function choose(self, request, given)
-  local key_of = self._key
-  local key = key_of and key_of(request, given)
-  if key == nil or not key_of then return variant_drawn(self.variants, self._float) end
-  local kind = type(key)
-  if kind ~= "string" and kind ~= "number" then
-    options.misuse("traffic.split: key must give a string, a number or nil, got %s", kind)
+local function variant_of_key(self, key)
+  if type(key) ~= "string" then
+    if key == nil then return variant_drawn(self.variants, self._float) end
+    local kind = type(key)
+    if kind ~= "number" then
+      options.misuse("traffic.split: key must give a string, a number or nil, got %s", kind)
+    end
   end
   -- weighted rendezvous hashing: what a variant draws depends on its own share alone
   return self.variants[rendezvous(key, self._prefixes, self._shares)]
@@ -178,11 +178,13 @@ end
 -- A method of the split: in one piece, for it is to cost next to nothing.
 local function asking(method)
   return function(self, request, given)
-    local variant
+    local key_of, variant = self._key
     if given and given.variant then
       variant, given = pinned(self, given)
+    elseif key_of then
+      variant = variant_of_key(self, key_of(request, given))
     else
-      variant = choose(self, request, given)
+      variant = variant_drawn(self.variants, self._float)
     end
     variant.requests = variant.requests + 1
     local _ <close> = variant._guard

@@ -233,6 +233,8 @@ LAZY(sqlite, int, sqlite3_bind_text64,
      (sqlite3_stmt * statement, int place, const char *text, sqlite3_uint64 size,
       void (*release)(void *), unsigned char encoding),
      (statement, place, text, size, release, encoding))
+LAZY(sqlite, int, sqlite3_busy_handler, (sqlite3 * db, int (*busy)(void *, int), void *user),
+     (db, busy, user))
 LAZY(sqlite, int, sqlite3_close, (sqlite3 * db), (db))
 LAZY(sqlite, const void *, sqlite3_column_blob, (sqlite3_stmt * statement, int column),
      (statement, column))

@@ -605,7 +605,8 @@ static int l_statement_fetch(lua_State *L)
     luaL_checkinteger(L, FETCH_MOST);
     lua_settop(L, FETCH_MOST);
     lua_createtable(L, 0, 0);
-    object->database->engine.may_start_threads = sl_can_wait_outside(L);
+    sqlite_box *box = object->database;
+    box->engine.may_start_threads = sl_can_wait_outside(L) && sl_writer_queue(box->core) > 0;
     int result = step_here(L, object);
     if (result == SL_SQLITE_LONG)
         return step_on_thread(L, object);
@@ -628,6 +629,8 @@ static int l_sqlite_blob(lua_State *L)
 static const luaL_Reg sqlite_functions[] = {
     {"open", l_database_open},
     {"blob", l_sqlite_blob},
+    {"create", sl_sqlite_create},
+    {"appender", sl_sqlite_open_appender},
     {NULL, NULL},
 };
 
@@ -681,6 +684,7 @@ int luaopen_sluice_core_sqlite(lua_State *L)
 {
     new_type(L, database_type, database_metamethods, database_methods);
     new_type(L, statement_type, statement_metamethods, statement_methods);
+    sl_sqlite_add_appenders(L);
     luaL_newmetatable(L, blob_type);
     luaL_newlib(L, sqlite_functions);
     return 1;

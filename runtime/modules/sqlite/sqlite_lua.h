@@ -50,4 +50,10 @@ int sl_sqlite_create_function(lua_State *L);
 /* database:create_aggregate(name, arguments, start, step, finish) */
 int sl_sqlite_create_aggregate(lua_State *L);
 
+/* create(path), appender(path, insert, columns, sweeps, rows, bytes): functions of the module */
+int sl_sqlite_create(lua_State *L);
+int sl_sqlite_open_appender(lua_State *L);
+/** Makes their type known. */
+void sl_sqlite_add_appenders(lua_State *L);
+
 #endif
