@@ -84,7 +84,7 @@ local function ask(needed)
     if not model then
       return refuse(404, "model_not_found", ("there is no model %q"):format(tostring(body.model)), "model")
     end
-    local options, answer = { request_id = request.id }, nil
+    local options, answer = { request_id = request.id }
     if body.stream == true then answer, err = model:stream(body, options)
     else answer, err = model:query(body, options) end
     if not answer then return failed(err) end
