@@ -300,8 +300,10 @@ describe("a shared batch", function()
     it("that ask nothing before somebody feeds, and say so", function()
       local lines = {}
       log.set_output(function(line) lines[#lines + 1] = line end)
-      local other = task.spawn(function() return batch.run { endpoint = endpoint_of(), input = open() } end)
-      task.sleep(0.05)
+      local other = task.spawn(function()
+        return batch.run { endpoint = endpoint_of(), input = open { idle = 0.05 } }
+      end)
+      fixture.eventually(function() return lines[1] end)
       log.set_output()
       assert.matches("nobody has fed it yet", table.concat(lines))
       local collecting = task.spawn(function() return open():collect { output = folder .. "out" } end)

@@ -13,6 +13,7 @@ local worker = {}
 
 local LEAST_PAUSE <const>, MOST_PAUSE <const> = 0.01, 0.25 -- seconds, while there is nothing to take
 local MOST_BETWEEN_CLAIMS <const> = 5 -- seconds
+local PATIENCE <const> = 5 -- seconds until it is said that nobody feeds
 local MOST_ROWS <const>, MOST_BYTES <const> = 500, 4 << 20 -- of results in one step
 local NOBODYS <const> = 80000 -- seconds: rows that were given back say nothing for a day
 local LAST_WORDS <const> = 5 -- seconds to give rows back at the end
@@ -67,8 +68,10 @@ end
 -- What a reply brings; whether it was something.
 local function heed(self, reply)
   if reply[1] == "none" then
-    if not self._has_said then log.info("batch: nobody has fed it yet", { batch = self._server.name }) end
-    self._has_said = true
+    if task.now() >= self._tell_at then
+      self._tell_at = math.huge
+      log.info("batch: nobody has fed it yet", { batch = self._server.name })
+    end
     return false
   end
   self._run = reply[2]
@@ -232,7 +235,8 @@ function worker.new(server, given)
     consumer = given.consumer or new_name(), row = 0,
     _server = server, _idle = given.idle, _most_deliveries = given.max_deliveries,
     _held = {}, _ids = {}, _ready = {}, _suspects = 0, _waiting = 0, _nudges = 0,
-    _failures = 0, _claim_at = -math.huge, _is_wary = false,
+    _failures = 0, _is_wary = false, _claim_at = -math.huge,
+    _tell_at = task.now() + math.min(given.idle, PATIENCE),
     _news = core.condition "the next row of a shared batch",
     _wanted = core.condition "a request that is free",
     _group = task.group(),
