@@ -171,7 +171,7 @@ end)
 
 describe("Redis, killed and started again in the middle of a shared batch,", function()
   it("loses nothing", function()
-    local server <close> = fixture.start "--appendonly yes"
+    local server <close> = fixture.start "--appendonly yes --appendfsync always"
     with_folder(function(folder)
       write_file(folder .. "in", lines_of(600))
       local client <close> = sluice.redis.connect { url = server.unix_url }

@@ -328,6 +328,8 @@ describe("a shared batch", function()
       assert.is_true(redis:refresh("me", { "1-1", "2-3" }))
       assert.same({ "ok", 1 }, redis:call("settle", "run", "1-1", 1, "answer", "facts"))
       assert.same({ "ok", 0 }, redis:call("settle", "run", "1-1", 1, "another", "facts"))
+      client:xack("sluice:batch:{spec}:rows", "workers", "2-3") -- as if Redis had lost who has it
+      assert.same({ "ok", 1 }, redis:call("settle", "run", "2-3", 0, "late", "facts"))
       local entry = redis:call("drain", "run", 1, "0", 9, 999)[4][1]
       assert.same({ "id", "1-1", "line", "answer", "facts", "facts" }, entry[2])
       assert.equal("answer", redis:line_of(entry[1]))
@@ -383,7 +385,7 @@ describe("a shared batch", function()
     end)
 
     it("a worker that still has the results that it was cancelled at giving", function()
-      local other <close> = fixture.start "--appendonly yes"
+      local other <close> = fixture.start "--appendonly yes --appendfsync always"
       local patient <close> = sluice.redis.connect { url = other.unix_url }
       local redis = servers.new(patient, "spec", 60)
       assert(feeder.run(redis, { input = requests(1), max_line = 99, ahead = 9 }))

@@ -85,8 +85,8 @@ texts.settle = [[
 if is_gone() then return {'gone'} end
 local done, ok = 0, 0
 for at = 2, #ARGV, 4 do
-  if redis.call('XACK', rows, 'workers', ARGV[at]) == 1 then
-    redis.call('XDEL', rows, ARGV[at])
+  redis.call('XACK', rows, 'workers', ARGV[at])
+  if redis.call('XDEL', rows, ARGV[at]) == 1 then -- also where Redis has lost that it was handed out
     redis.call('XADD', results, '*', 'id', ARGV[at], 'line', ARGV[at + 2], 'facts', ARGV[at + 3])
     done, ok = done + 1, ok + (ARGV[at + 1] == '1' and 1 or 0)
   end
