@@ -144,7 +144,7 @@ local function add(self, where, kind, given, bounds)
     self._by_name[given.name] = made
     self._order[#self._order + 1] = made
   end
-  return made.only or made
+  return not made.read and made.only or made
 end
 
 ---Makes a counter, or gives the one of this name again. With labels it is a family: `family:labels(...)` gives the

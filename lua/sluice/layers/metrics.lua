@@ -29,24 +29,58 @@ local function kit_of(registry)
   return kit
 end
 
-local function endpoint_of(facts)
-  local name = facts.endpoint or facts.model
-  return type(name) == "string" and name or ""
-end
-
 local function text(value)
   return type(value) == "string" and value or ""
 end
 
-local function count_tokens(kit, facts, endpoint, served, variant)
-  local operation, provider, family = facts.operation, kit.provider, kit.tokens
-  if facts.input_tokens then
-    family:labels(operation, provider, endpoint, served, variant, "input"):observe(facts.input_tokens)
-  end
-  if facts.output_tokens then
-    family:labels(operation, provider, endpoint, served, variant, "output"):observe(facts.output_tokens)
-  end
+local function endpoint_of(facts)
+  return text(facts.endpoint or facts.model)
 end
+
+-- ---- the series of an endpoint, once they are known ----
+
+-- Of those that are kept here; more are looked up each time. What there may be of them the registry says.
+local MOST_KEPT <const> = 200
+
+-- A table that makes what it does not have, and keeps the first of it.
+local function kept(make)
+  local count = 0
+  return setmetatable({}, { __index = function(self, key)
+    local made = make(key)
+    if count < MOST_KEPT then self[key], count = made, count + 1 end
+    return made
+  end })
+end
+
+-- The distributions of one operation, by one served model, in one variant.
+local function new_operation(its, endpoint, operation, served, variant)
+  local kit, provider = its.kit, its.provider
+  local function series(family, ...)
+    return family:labels(operation, provider, endpoint, served, variant, ...)
+  end
+  local self = kept(function(key)
+    if key == "input" or key == "output" then return series(kit.tokens, key) end
+    return series(kit[key]) -- gap or first_chunk
+  end)
+  self.durations = kept(function(error_type) return series(kit.duration, error_type) end)
+  return self
+end
+
+local function new_endpoint(its, endpoint)
+  local kit = its.kit
+  local self = {
+    active = kit.active:labels(endpoint), pool_wait = kit.pool_wait:labels(endpoint),
+    outcomes = kept(function(outcome) return kit.requests:labels(endpoint, outcome) end),
+  }
+  self.operations = kept(function(operation)
+    return kept(function(served)
+      return kept(function(variant) return new_operation(its, endpoint, operation, served, variant) end)
+    end)
+  end)
+  return self
+end
+
+-- ---- counting ----
 
 local function count_events(kit, facts, endpoint, variant)
   if facts.attempts > 1 then kit.retries:labels(endpoint):inc(facts.attempts - 1) end
@@ -58,36 +92,34 @@ local function count_events(kit, facts, endpoint, variant)
   end
 end
 
-local function count_wait(kit, facts, endpoint)
+local function count_times(mine, facts, variant)
+  local served = text(facts.served_model or facts.answer_model)
+  local series = mine.operations[facts.operation][served][variant]
+  series.durations[facts.outcome == "error" and text(facts.error_kind) or ""]:observe(facts.duration)
+  if facts.streamed and facts.ttft then series.first_chunk:observe(facts.ttft) end
+  local input, output = facts.input_tokens, facts.output_tokens
+  if input then series.input:observe(input) end
+  if output then series.output:observe(output) end
   local known = facts.value ~= nil and meta.at_hand(facts.value)
   local wait = known and known.timing and known.timing.queue
-  if wait then kit.pool_wait:labels(endpoint):observe(wait) end
+  if wait then mine.pool_wait:observe(wait) end
 end
 
-local function count(kit, facts)
+local function count(its, facts)
   local endpoint, variant = endpoint_of(facts), text(facts.variant)
-  kit.active:labels(endpoint):dec()
-  kit.requests:labels(endpoint, facts.outcome):inc()
-  count_events(kit, facts, endpoint, variant)
-  if facts.outcome == "aborted" then return end
-  local served = text(facts.served_model or facts.answer_model)
-  local operation, provider = facts.operation, kit.provider
-  local kind = facts.outcome == "error" and text(facts.error_kind) or ""
-  kit.duration:labels(operation, provider, endpoint, served, variant, kind):observe(facts.duration)
-  if facts.streamed and facts.ttft then
-    kit.first_chunk:labels(operation, provider, endpoint, served, variant):observe(facts.ttft)
-  end
-  count_tokens(kit, facts, endpoint, served, variant)
-  count_wait(kit, facts, endpoint)
+  local mine = its.endpoints[endpoint]
+  mine.active:dec()
+  mine.outcomes[facts.outcome]:inc()
+  count_events(its.kit, facts, endpoint, variant)
+  if facts.outcome ~= "aborted" then count_times(mine, facts, variant) end
 end
 
 -- The time between chunks is the reader's too: a stream is held back by who reads it slowly.
-local function watch_chunks(kit, facts, opened)
-  local known = meta.get(opened)
-  local gap = kit.gap:labels(facts.operation, kit.provider, endpoint_of(facts), text(known.served_model),
-    text(known.variant))
-  local last
-  stream.watch(opened, nil, function()
+local function watch_chunks(its, facts)
+  local known, last = meta.get(facts.value), nil
+  local mine = its.endpoints[endpoint_of(facts)]
+  local gap = mine.operations[facts.operation][text(known.served_model)][text(known.variant)].gap
+  stream.watch(facts.value, nil, function()
     local at = now()
     if last then gap:observe(at - last) end
     last = at
@@ -107,12 +139,13 @@ local function metrics_layer(given)
 
   return function(inner)
     sources.add(registry, inner)
-    kit.active:labels(type(inner.name) == "string" and inner.name or "")
-    local its = setmetatable({ provider = given.provider or text(inner.provider) }, { __index = kit })
+    local its = { kit = kit, provider = given.provider or text(inner.provider) }
+    its.endpoints = kept(function(endpoint) return new_endpoint(its, endpoint) end)
+    local _ = its.endpoints[text(inner.name)] -- shown before it is asked
     return observation.layer {
       identify = false,
-      started = function(facts) its.active:labels(endpoint_of(facts)):inc() end,
-      opened = function(facts) watch_chunks(its, facts, facts.value) end,
+      started = function(facts) its.endpoints[endpoint_of(facts)].active:inc() end,
+      opened = function(facts) watch_chunks(its, facts) end,
       ended = function(facts) count(its, facts) end,
     } (inner)
   end

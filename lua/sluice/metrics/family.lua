@@ -41,7 +41,7 @@ function family.new(given)
     bounds = given.bounds, max_series = given.max_series, read = given.read,
     count = 0, surplus = 0, list = {}, tree = {}, has_told = false,
   }, metatable)
-  if #given.labels == 0 and not given.read then self.only = self:labels() end
+  if #given.labels == 0 then self.only = self:labels() end
   return self
 end
 
@@ -95,17 +95,19 @@ end
 
 -- The series of these values; nil where there is none.
 local function find(self, values)
-  local node = self.tree
-  for index = 1, #self.label_names do
+  local node, count = self.tree, #self.label_names
+  if count == 0 then return self.only end
+  for index = 1, count do
     node = node[values[index]]
     if node == nil then return nil end
   end
-  return node.series
+  return node
 end
 
 local function keep(self, values, made)
-  local node = self.tree
-  for index = 1, #self.label_names do
+  local node, last = self.tree, #self.label_names
+  if last == 0 then return made end
+  for index = 1, last - 1 do
     local following = node[values[index]]
     if following == nil then
       following = {}
@@ -113,7 +115,7 @@ local function keep(self, values, made)
     end
     node = following
   end
-  node.series = made
+  node[values[last]] = made
   return made
 end
 
@@ -161,6 +163,20 @@ local function wrong_number(self, count)
     #self.label_names, table.concat(self.label_names, ", "), count)
 end
 
+-- For few labels without a loop: it stands on the way of each request.
+local FINDERS <const> = {
+  function(tree, a) return tree[a] end,
+  function(tree, a, b)
+    local node = tree[a]
+    return node and node[b]
+  end,
+  function(tree, a, b, c)
+    local node = tree[a]
+    node = node and node[b]
+    return node and node[c]
+  end,
+}
+
 ---The series with these values of the labels, in the labels' order; keep it where the values stay the
 ---same. An empty text is as good as no label. Beyond `max_series` the series of all that found no room, whose labels
 ---say "other". Never waits.
@@ -169,13 +185,10 @@ end
 function methods:labels(...)
   local count = select("#", ...)
   if count ~= #self.label_names then wrong_number(self, count) end
-  local node = self.tree
-  for index = 1, count do
-    local value = select(index, ...)
-    node = value ~= nil and node[value] or nil
-    if node == nil then return find_or_make(self, { ... }) end
-  end
-  return node.series or find_or_make(self, { ... })
+  local finder = FINDERS[count]
+  if finder then return finder(self.tree, ...) or find_or_make(self, { ... }) end
+  local given = { ... }
+  return find(self, given) or find_or_make(self, given)
 end
 
 -- ---- text (Prometheus' format 0.0.4) ----
