@@ -14,6 +14,7 @@ local methods = {}
 local metatable = { __name = "sluice.emulator.statements", __index = methods }
 
 local KEPT_FOR <const>, MOST_KEPT <const> = 3600, 1000 -- seconds after the end, as the service; statements
+local MOST_BYTES <const> = 256 << 20 -- of results that are kept
 local INLINE_BYTES <const> = 25 << 20
 local LINK_TIME <const> = 900 -- seconds
 local CHUNK_BYTES <const> = 4 << 20
@@ -155,19 +156,21 @@ end
 
 local function is_over(statement) return statement.ended ~= nil end
 
--- Those that nobody can ask for any more.
+-- Those that nobody can ask for any more, and the oldest where there are too many, or their results too large.
 local function forget(self)
-  local kept, now = {}, task.now()
-  for index, statement in ipairs(self._order) do
-    local is_old = is_over(statement) and now - statement.ended > KEPT_FOR
-    local is_too_many = is_over(statement) and #self._order - index >= MOST_KEPT
-    if is_old or is_too_many then
+  local kept, now, bytes = {}, task.now(), 0
+  for index = #self._order, 1, -1 do
+    local statement = self._order[index]
+    bytes = bytes + (statement.outcome and statement.outcome.bytes or 0)
+    local is_too_much = #kept >= MOST_KEPT or bytes > MOST_BYTES
+    if is_over(statement) and (is_too_much or now - statement.ended > KEPT_FOR) then
       self._by_id[statement.id] = nil
     else
       kept[#kept + 1] = statement
     end
   end
-  self._order = kept
+  self._order = {}
+  for index = #kept, 1, -1 do self._order[#self._order + 1] = kept[index] end
 end
 
 local function cancel(statement)
