@@ -329,3 +329,35 @@ describe_with_sqlite("batch.ai_query", function()
     assert.is_function(warehouse.run)
   end)
 end)
+
+local with_server = support.has "server" and describe_with_sqlite or support.needing("server", describe,
+  pending)
+
+with_server("scripts/ai_query.lua", function()
+  it("asks a table of its own, and tells how it ended", function()
+    local run = support.sluice("--emulator", "scripts/ai_query.lua")
+    assert.equal(0, run.status, run.err)
+    local seen = {}
+    for line in run.out:gmatch "(.-)\n" do
+      local parsed = assert(row.parse(line))
+      seen[parsed.id] = parsed.response.choices[1].message.content
+    end
+    for i = 1, 5 do assert.equal("question " .. i, seen["question " .. i]) end
+    assert.matches("5 rows: 5 answered, 0 failed", run.err)
+  end)
+
+  it("says what is wrong with its arguments", function()
+    for part, words in pairs {
+      ["unknown option --nothing"] = { "--nothing", "x" }, ["--table needs a value"] = { "--table" },
+      ["--table is needed"] = { "--endpoint", "e" },
+    } do
+      local run = support.sluice("--emulator", "scripts/ai_query.lua", table.unpack(words))
+      assert.equal(2, run.status)
+      assert.is_truthy(run.err:find(part, 1, true), run.err)
+    end
+    local run = support.sluice("--emulator", "scripts/ai_query.lua", "--endpoint", "e", "--table", "a.b.c",
+      "--output", "-")
+    assert.equal(1, run.status)
+    assert.matches("TABLE_OR_VIEW_NOT_FOUND", run.err)
+  end)
+end)

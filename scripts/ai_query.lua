@@ -1,0 +1,59 @@
+#!/usr/bin/env sluice
+-- SPDX-License-Identifier: MIT
+-- Lets a warehouse ask an endpoint each row of a table of its own, and writes each answer, or its error, to a file.
+--
+--     sluice ai_query.lua --endpoint NAME --table CATALOG.SCHEMA.TABLE --output FILE [--prompt COLUMN] [--id COLUMN]
+--     sluice --emulator scripts/ai_query.lua
+--
+-- The warehouse is DATABRICKS_WAREHOUSE_ID. Ctrl-C cancels the statement there. Exit status: 0 every row has an
+-- answer, 3 some have errors.
+local sluice = require "sluice"
+
+local NAMES <const> = { endpoint = true, table = true, output = true, prompt = true, id = true }
+
+local function bad_usage(text)
+  io.stderr:write("ai_query.lua: ", text, "\nusage: sluice ai_query.lua --endpoint NAME --table NAME",
+    " --output FILE [--prompt COLUMN] [--id COLUMN]\n")
+  os.exit(2)
+end
+
+local given = {}
+for at = 1, #arg, 2 do
+  local name = arg[at]:match "^%-%-(%a+)$"
+  if not NAMES[name] then bad_usage("unknown option " .. arg[at]) end
+  given[name] = arg[at + 1] or bad_usage(arg[at] .. " needs a value")
+end
+
+local workspace = assert(sluice.workspace())
+if #arg == 0 then -- try it out: an endpoint whose own log is the table
+  given = { endpoint = "rivers", table = "main.demo.rivers_payload", output = "-" }
+  given.prompt, given.id = "client_request_id", "client_request_id"
+  assert(workspace.serving_endpoints:create_and_wait {
+    name = "rivers",
+    config = {
+      served_entities = { { entity_name = "main.demo.echo", entity_version = "1",
+        workload_size = "Small", scale_to_zero_enabled = true } },
+      auto_capture_config = { enabled = true, catalog_name = "main", schema_name = "demo",
+        table_name_prefix = "rivers" },
+    },
+  })
+  local messages = { { role = "user", content = "hello" } }
+  for i = 1, 5 do
+    local request = { messages = messages, client_request_id = "question " .. i }
+    assert(workspace.serving_endpoints:query("rivers", request))
+  end
+end
+for _, name in ipairs { "endpoint", "table", "output" } do
+  if not given[name] then bad_usage("--" .. name .. " is needed") end
+end
+
+local summary, err = sluice.batch.ai_query {
+  workspace = workspace, endpoint = given.endpoint, input = given.table, output = given.output,
+  prompt = given.prompt, id = given.id, progress = true,
+}
+if not summary then
+  io.stderr:write(tostring(err), "\n")
+  os.exit(1)
+end
+io.stderr:write(("%d rows: %d answered, %d failed\n"):format(summary.rows, summary.ok, summary.failed))
+if summary.failed > 0 then os.exit(3) end
