@@ -95,6 +95,7 @@ local function judge_comparison(report)
   if latency and latency.mean.low and latency.mean.low > 0 and latency.typical.value > 1 + 0.1 then
     return "hold", "the latency looks higher, which is not certain yet"
   end
+  if comparison.verdict == "inconclusive" then return "pass", "nothing shows that it is worse" end
   return "pass", comparison.reason
 end
 

@@ -78,9 +78,21 @@ local function say(query, entity)
   return result
 end
 
+-- A version that is slow or fails by its own config, so that a script needs no fault rule: by environment variables.
+local function suffer(query, entity)
+  local variables, random = entity.environment_vars, query.emulator.random
+  if not variables then return nil end
+  local delay = tonumber(variables.SLUICE_EMULATOR_DELAY_MS)
+  local rate = tonumber(variables.SLUICE_EMULATOR_ERROR_RATE)
+  if delay and delay > 0 then task.sleep(delay / 1000 * (0.75 + 0.5 * random())) end
+  if not rate or random() >= rate then return nil end
+  local _, refusal = wire.refuse(500, "INTERNAL_ERROR", "It fails, as its SLUICE_EMULATOR_ERROR_RATE says.")
+  return answers.refused(refusal)
+end
+
 -- The result of one served entity, or of the fault that it has.
 local function ask(query, entity)
-  local function handler() return say(query, entity) end
+  local function handler() return suffer(query, entity) or say(query, entity) end
   local result = query.emulator.faults:serve(handler, query.request, query.name, entity.name)
   result.headers = result.headers or {}
   result.headers["served-model-name"] = entity.name
