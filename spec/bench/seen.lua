@@ -1,0 +1,119 @@
+-- SPDX-License-Identifier: MIT
+-- What being seen costs a gateway: scripts/gateway.lua with its log lines, its metrics and its traces, before the same
+-- script without them; requests a second on one core, and processor time of each.
+
+local chat = require "chat_body"
+local http = require "sluice.http"
+local nginx = require "nginx"
+local process = require "process"
+local task = require "sluice.task"
+local web = require "sluice.web"
+
+local CONNECTIONS <const> = 64
+
+-- A line of the script by what it begins with.
+local METRICS <const>, LOG <const> = "\n *layers%.metrics %b{},[^\n]*", "layers%.log %b{}, "
+
+-- By name: whether it logs, counts, traces.
+local WAYS <const> = {
+  { "log, metrics, trace", true, true, true },
+  { "none of them", false, false, false },
+  { "log alone", true, false, false },
+  { "metrics alone", false, true, false },
+  { "trace alone", false, false, true },
+}
+
+-- A port that was free a moment ago.
+local function free_port()
+  local server <close> = assert(web.app():listen "127.0.0.1:0")
+  return server.address:match ":(%d+)$"
+end
+
+local function without(script, pattern, what)
+  local changed, count = script:gsub(pattern, "", 1)
+  if count == 0 then error("scripts/gateway.lua has no " .. what, 0) end
+  return changed
+end
+
+-- The script with what is wanted; its path.
+local function write_script(bench, index, logs, counts)
+  local file <close> = assert(io.open(bench.here .. "../../scripts/gateway.lua"))
+  local script = file:read "a"
+  if not logs then script = without(script, LOG, "layers.log") end
+  if not counts then script = without(script, METRICS, "layers.metrics") end
+  local path = ("%s/gateway-%d.lua"):format(bench.folder, index)
+  local made <close> = assert(io.open(path, "w"))
+  made:write(script)
+  return path
+end
+
+-- User and system time of a process in microseconds.
+local function used(pid)
+  local file <close> = assert(io.open(("/proc/%d/stat"):format(pid)))
+  local fields = {}
+  for field in file:read("a"):match("^.*%) (.*)$"):gmatch "%S+" do fields[#fields + 1] = field end
+  return (tonumber(fields[12]) + tonumber(fields[13])) * 1e4
+end
+
+local function answers(url)
+  for _ = 1, 400 do
+    local res = http.request { method = "POST", url = url, timeout = 2, json = { model = "m", messages = {} } }
+    if res and res.status == 200 then return true end
+    task.sleep(0.02)
+  end
+  return false
+end
+
+local function start(bench, index, way, host)
+  local name, logs, counts, traces = table.unpack(way)
+  local port = free_port()
+  local words = { "env", "DATABRICKS_HOST=" .. host, "DATABRICKS_TOKEN=any",
+    traces and "OTEL_EXPORTER_OTLP_ENDPOINT=" .. host or "OTEL_SDK_DISABLED=true",
+    bench.binary, write_script(bench, index, logs, counts), "--listen", "127.0.0.1:" .. port, "m=some" }
+  local gateway = process.serve(words, ("%s/gateway-%d.log"):format(bench.folder, index))
+  gateway.name, gateway.url = name, ("http://127.0.0.1:%s/v1/chat/completions"):format(port)
+  return gateway
+end
+
+local function load(bench, gateway)
+  local cpu = used(gateway.pid)
+  local said = process.measure { "env", "UPSTREAM=none", "wrk", "-t1", "-c" .. CONNECTIONS,
+    "-d" .. math.ceil(bench.seconds) .. "s", "-s", bench.here .. "gateway_wrk.lua", gateway.url }
+  if said.failed > 0 then error(("%s: %d requests failed"):format(gateway.name, said.failed), 0) end
+  return { rate = said.requests / said.microseconds * 1e6, cpu = (used(gateway.pid) - cpu) / said.requests }
+end
+
+local function missing()
+  for _, name in ipairs { "wrk", "setpriv" } do
+    if not process.find(name) then return name .. " is not installed" end
+  end
+  return nginx.missing()
+end
+
+local function open(bench)
+  if missing() then return { { name = "sluice", missing = missing() } } end
+  -- beside wrk, so that the gateway has its core for itself; it takes the traces, too
+  local upstream = nginx.start(bench, chat.answer, process.client_core)
+  local contestants, running = {}, {}
+  for index, way in ipairs(WAYS) do
+    local gateway = start(bench, index, way, upstream.url:match "^(http://[^/]+)")
+    running[index] = gateway
+    contestants[index] = { name = way[1], run = function() return load(bench, gateway) end }
+    if not answers(gateway.url) then contestants[index].missing = "does not answer" end
+  end
+  function contestants.close()
+    for _, gateway in ipairs(running) do gateway:stop() end
+    upstream:stop()
+  end
+  return contestants
+end
+
+return { {
+  name = "a gateway that is seen",
+  open = open,
+  rows = {
+    { key = "rate", label = "gateway with log, metrics and trace", unit = "/s", better = "more",
+      ratios = { ["none of them"] = 0.85 } },
+    { key = "cpu", label = "processor time of each", unit = "us", digits = 1, better = "less" },
+  },
+} }
