@@ -87,7 +87,7 @@ ROCK_OBJECTS := $(filter-out $(BUILD)/runtime/%.o $(BUILD)/library.o,$(OBJECTS))
 	$(filter $(BUILD)/runtime/core/%.o $(BUILD)/runtime/modules/%.o,$(OBJECTS))
 HOST_OBJECTS := $(HOST_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/command.o
 
-.PHONY: node-packages all types examples rock install-rock deb deps deps-test deps-extra deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
+.PHONY: test-rock deps-rock node-packages all types examples rock install-rock deb deps deps-test deps-extra deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 
@@ -101,6 +101,7 @@ types:
 help:
 	@echo 'make demo       build, start the emulator, run scripts/quickstart.lua against it'
 	@echo 'make test       build, run the specs (SPECS=spec/NAME_spec.lua for one)'
+	@echo 'make test-rock  the rock by luarocks, and the specs under lua5.4'
 	@echo 'make lint       warnings, clang-tidy, cppcheck, clang-format, luacheck, the house rules'
 	@echo 'make asan       the specs under AddressSanitizer and UBSan, with leak detection'
 	@echo 'make bench      figures, as ratios against peers in the same run'
@@ -135,6 +136,8 @@ deps-test:
 	$(call need,$(PACKAGES_TEST))
 deps-extra:
 	$(call need,$(PACKAGES_EXTRA))
+deps-rock:
+	$(call need,$(PACKAGES_TEST) luarocks)
 deps-lint:
 	$(call need,$(PACKAGES_LINT))
 deps-fuzz:
@@ -159,6 +162,16 @@ test: deps-test node-packages
 	@echo 'building $(BUILD)' >&2
 	@$(MAKE) --no-print-directory -s -j$(JOBS) all examples
 	@SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(CFLAGS)' SLUICE_LIBS='$(LIBS)' $(BUILD)/sluice $(RUN_SPECS)
+
+# The specs under a stock Lua, with the rock as luarocks installs it; those about the program are pending.
+ROCK_TREE = $(BUILD)/rock
+ROCK_SPECS ?= $(SPECS)
+test-rock: deps-rock
+	@rm -rf $(ROCK_TREE)
+	@BUILD='$(BUILD)' luarocks --lua-version 5.4 make --tree $(ROCK_TREE) --no-doc sluice-scm-1.rockspec >$(BUILD)/rock.log 2>&1 \
+	  || { cat $(BUILD)/rock.log; exit 1; }
+	@LUA_PATH='$(ROCK_TREE)/share/lua/5.4/?.lua;$(ROCK_TREE)/share/lua/5.4/?/init.lua;;' \
+	  LUA_CPATH='$(ROCK_TREE)/lib/lua/5.4/?.so;;' $(LUA) spec/run.lua $(ROCK_SPECS)
 
 ASAN_CFLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- scripts/batch_worker.lua as a user runs it.
 local support = require "support"
-local describe = support.needing("redis", support.needing("server", describe, pending), pending)
+local needing = support.needing("redis", support.needing("server", describe, pending), pending)
+local describe = support.about_program(needing, pending)
 
 local emulators = require "emulator_process"
 local fixture = require "redis_server"

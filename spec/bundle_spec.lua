@@ -55,7 +55,7 @@ else
 end
 ]]
 
-describe("sluice bundle", function()
+support.about_program(describe, pending)("sluice bundle", function()
   setup(function()
     folder = support.shell("mktemp -d").out:gsub("%s+$", "")
     binary = support.shell("realpath " .. quote(support.binary)).out:gsub("%s+$", "")

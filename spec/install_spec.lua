@@ -2,6 +2,7 @@
 -- What `make install` puts down, as a host's build finds it: by pkg-config, shared and static.
 
 local support = require "support"
+local describe = support.about_program(describe, pending)
 
 local compiler = os.getenv "SLUICE_CC" or "cc"
 local flags = os.getenv "SLUICE_CFLAGS" or "-O2 -g"

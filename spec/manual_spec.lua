@@ -2,6 +2,7 @@
 -- docs/sluice.1 says what `sluice --help` does.
 
 local support = require "support"
+local describe = support.about_program(describe, pending)
 
 -- The manual as it is read, without the marks of its language.
 local function manual()

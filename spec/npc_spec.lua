@@ -6,7 +6,7 @@ local fixture = require "server_fixture"
 local http = require "sluice.http"
 local support = require "support"
 
-local PROGRAM <const> = support.build .. "/examples/npc"
+local PROGRAM <const> = support.is_rock and "" or support.build .. "/examples/npc"
 local SCRIPT <const> = "runtime/examples/npc.lua"
 
 local function can_run()
@@ -15,7 +15,7 @@ local function can_run()
   return file and support.shell("command -v Xvfb").status == 0
 end
 
-local describe = support.needing("server", describe, pending)
+local describe = support.about_program(support.needing("server", describe, pending), pending)
 if not can_run() then
   local pending = pending
   describe = function(name)

@@ -70,7 +70,7 @@ describe("options.check", function()
   it("raises at no line of the host's where a tail call took the script's", function()
     local log = require "sluice.log"
     local _, message = xpcall(function() return log.set_output(1) end, tostring)
-    assert.equal('log.set_output: argument "take" must be a function, got 1', message)
+    assert.equal('log.set_output: argument "writer" must be a function, got 1', message)
   end)
 
   it("lists the names when none is near and they are few", function()

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Completion and help: what the annotations and living values say of names.
 
+local support = require "support"
+local describe = support.about_program(describe, pending)
 local complete = require "sluice.repl.complete"
 local help = require "sluice.repl.help"
 local knowledge = require "sluice.repl.knowledge"

@@ -8,6 +8,7 @@ local sluice = require "sluice"
 local sessions = require "sluice.repl.session"
 local source = require "sluice.repl.source"
 local support = require "support"
+local describe = support.about_program(describe, pending)
 local task = require "sluice.task"
 local waterfall = require "sluice.trace.waterfall"
 

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- The runtime's own require: as Lua's, but a module's top level can wait.
 
+local support = require "support"
+local describe = support.about_program(describe, pending)
 local task = require "sluice.task"
 
 local count = 0

@@ -2,6 +2,7 @@
 -- sluice.run under a stock Lua, with the object that the rock installs.
 
 local support = require "support"
+local describe = support.about_program(describe, pending)
 
 local quote = support.quote
 
@@ -17,7 +18,7 @@ local prelude = ([[
 package.cpath, package.path = %q .. "/?.so;" .. package.cpath, "lua/?.lua;lua/?/init.lua;" .. package.path
 local sluice = require "sluice"
 local task = require "sluice.task"
-]]):format(support.build)
+]]):format(support.is_rock and "" or support.build)
 
 local function run(chunk)
   return support.with_file(prelude .. chunk, function(path)

@@ -3,12 +3,24 @@
 
 local support = {}
 
+---Whether a stock Lua runs this, with the rock: there is no program, and specs about it are pending.
+support.is_rock = package.preload["sluice.core.task"] == nil
+
 local lowest = 0
 while arg[lowest - 1] do lowest = lowest - 1 end
 
----The binary that runs this spec, and the folder it was built into.
-support.binary = arg[lowest]
-support.build = support.binary:match "^(.*)/" or "."
+if support.is_rock then
+  local raise_pending = require "busted.core"().pending
+  setmetatable(support, { __index = function(_, name)
+    if name == "binary" or name == "build" then
+      raise_pending "about the program `sluice`, or done with its help: not for the rock"
+    end
+  end })
+else
+  ---The binary that runs this spec, and the folder it was built into.
+  support.binary = arg[lowest]
+  support.build = support.binary:match "^(.*)/" or "."
+end
 
 ---Runs f with the path of a new temporary file and removes it afterwards.
 function support.with_file(content, f)
@@ -63,6 +75,14 @@ function support.needing(module, describe, pending)
   if support.has(module) then return describe end
   return function(name)
     pending(("%s: this build has no %s"):format(name, module), function() end)
+  end
+end
+
+---busted's describe, for specs of the program and what it brings: with the rock they are pending.
+function support.about_program(describe, pending)
+  if not support.is_rock then return describe end
+  return function(name)
+    pending(name .. ": about the program `sluice`, not the rock", function() end)
   end
 end
 
