@@ -97,7 +97,7 @@ end
 
 local function describe(name) return { id = name, object = "model", created = 0, owned_by = "sluice" } end
 local app = web.app { max_body = 16 << 20 }
-if tracing then app:use(web.trace()) end                   -- a span, within the caller's trace
+if tracing then web.trace(app) end                         -- a span, within the caller's trace
 if callers then app:use(web.api_keys(callers, { open = { "/health", "/ready", "/live" } })) end
 web.health(monitor, app)
 app:get("/metrics", web.metrics(registry))

@@ -220,7 +220,7 @@ end)
 describe("web.trace, where no collector is named", function()
   it("makes what handlers ask a part of the caller's trace all the same", function()
     local app, seen = web.app {}, nil
-    app:use(web.trace())
+    web.trace(app)
     app:get("/", function()
       seen = trace.current()
       return "x"
@@ -249,7 +249,7 @@ describe("a trace, from a caller through a server to a model", function()
       })
       local seen
       local app = web.app {}
-      app:use(web.trace { exporter = exporter })
+      web.trace(app, { exporter = exporter })
       app:post("/chat/:id", function(request)
         local body = fixture.need(request:json())
         if body.stream then return { stream = fixture.need(chat:stream(body)) } end
@@ -296,7 +296,7 @@ describe("a trace, from a caller through a server to a model", function()
       assert.not_equal(("0"):rep(32), got.spans[1].traceId)
       local last = got.spans[#got.spans]
       assert.same({ "GET /fails", 2 }, { last.name, last.status.code })
-      assert.is_function(traced.new { exporter = exporter })
+      assert.equal(app, traced.around(app, { exporter = exporter }))
     end)
   end)
 end)

@@ -85,7 +85,7 @@ local function keeper()
 end
 
 local function attribute(span, name)
-  for index = 1, #span.attributes, 2 do
+  for index = 1, span.attributes.n, 2 do
     if span.attributes[index] == name then return span.attributes[index + 1] end
   end
 end
@@ -96,6 +96,12 @@ local function endpoint_of(answer)
   app:any("/*", answer)
   local base = "http://model.example/v1"
   return sluice.openai { base_url = base, api_key = "sk-canary", model = "m", transport = app }
+end
+
+local function sent(all)
+  local texts = {}
+  for index, span in ipairs(all) do texts[index] = otlp.span(span) end
+  return otlp.request(texts, "[]", "1")
 end
 
 local ANSWER <const> = {
@@ -132,7 +138,7 @@ describe("layers.trace", function()
     end
     assert.same({ "stop" }, attribute(span, "gen_ai.response.finish_reasons"))
     assert.same({ spans.CLIENT, nil, nil }, { span.kind, span.parent_id, span.failure })
-    assert.not_matches("canary", otlp.request(kept.all, "[]", "1"))
+    assert.not_matches("canary", sent(kept.all))
     local open = layers.trace { exporter = kept, contents = true, provider = "x" } (
       endpoint_of(function() return { json = ANSWER } end))
     span = sluice.meta(assert(open:query(REQUEST))).trace
@@ -219,7 +225,7 @@ describe("layers.trace", function()
     assert.is_nil((task.timeout(1, chat.query, chat, REQUEST)))
     assert.equal(3, #kept.all)
     assert.is_nil(trace.current())
-    assert.not_matches("canary", otlp.request(kept.all, "[]", "1"))
+    assert.not_matches("canary", sent(kept.all))
   end)
 
   simulated("belongs to who called, and to the task that it is in", function()
@@ -267,6 +273,7 @@ describe("trace.span", function()
         part:event("found", task.now())
         task.sleep(2)
       end
+      assert.is_nil(spans.leaf("leaf", spans.INTERNAL).before)
       pcall(function()
         local _ <close> = trace.span "fails"
         error "broken"
@@ -277,6 +284,7 @@ describe("trace.span", function()
     local part = kept["look up"]
     assert.same({ spans.INTERNAL, 3 }, { part.kind, attribute(part, "rows") })
     assert.is_true(spans.is(part))
+    assert.is_true(math.abs(spans.wall(part, part.started) - (task.wall() - 2)) < 1e-3)
     assert.equal("_OTHER", kept.fails.failure)
     part:finish()
     part:leave()

@@ -231,8 +231,10 @@ local function try_in_time(policy, f, attempt, stop_at, ...)
   return value, err
 end
 
+local NAMES <const> = { "attempt 1", "attempt 2", "attempt 3" }
+
 local function try_traced(policy, f, attempt, stop_at, ...)
-  local span <close> = spans.inside("attempt " .. attempt, spans.INTERNAL)
+  local span <close> = spans.inside(NAMES[attempt] or "attempt " .. attempt, spans.INTERNAL)
   if not span then return try_in_time(policy, f, attempt, stop_at, ...) end
   return span:done(try_in_time(policy, f, attempt, stop_at, ...))
 end

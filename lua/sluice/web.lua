@@ -45,13 +45,13 @@ function web.tasks()
   return handler
 end
 
----Middleware that makes a span of each request, within the trace of who asks, as its traceparent says; what handlers
----ask then belongs to it. See docs/tracing.md.
----@param given? { exporter?: sluice.trace.Exporter } who is given the spans; what OTEL_EXPORTER_OTLP_ENDPOINT says
----@return fun(next: function): fun(request: sluice.web.Request): any, table?
-function web.trace(given)
-  local middleware = require("sluice.web.trace").new(given)
-  return middleware
+---Makes a span of each request to an app, within the trace of who asks, as its traceparent says; what handlers ask then
+---belongs to it. See docs/tracing.md.
+---@param app sluice.web.App
+---@param given? { exporter?: sluice.trace.Exporter } who is given the spans; what OTEL_EXPORTER_OTLP_ENDPOINT says, where nobody is no span is made
+---@return sluice.web.App app
+function web.trace(app, given)
+  return require("sluice.web.trace").around(app, given)
 end
 
 ---Handlers that tell a load balancer how a monitor's endpoints are; see sluice.web.health.
@@ -90,6 +90,7 @@ function web.app(given)
     _router = routers.new(),
     _middleware = {},
     _is_stopping = false,
+    _around = false,
     _max_body = given.max_body or MAX_BODY,
     _fresh_id = id_maker(),
   }, metatable)
@@ -296,6 +297,13 @@ local function is_our_end(err)
   return err.kind == "TimeoutError" and require("sluice.task").cancelled()
 end
 
+local function run(self, request)
+  local ok, status, fields, body, kind, close, silence = xpcall(answer, failure.trace, self, request)
+  if ok and status then return status, fields, body, kind, close, silence end
+  if ok then return told(self, request, fields) end
+  return self:failed(request, status)
+end
+
 ---Runs the handler for a request, in this task. For those who serve an app; a client calls handle.
 ---Raises only cancellation.
 ---@param request sluice.web.Request
@@ -306,10 +314,9 @@ end
 ---@return function? close
 ---@return number? silence of a stream, whose body are frames; see result.parts
 function methods:run(request)
-  local ok, status, fields, body, kind, close, silence = xpcall(answer, failure.trace, self, request)
-  if ok and status then return status, fields, body, kind, close, silence end
-  if ok then return told(self, request, fields) end
-  return self:failed(request, status)
+  local around = self._around
+  if around then return around(self, request, run) end
+  return run(self, request)
 end
 
 ---The answer that tells of a failure. For those who serve an app. Raises the end of the task itself.

@@ -405,7 +405,7 @@ end
 
 -- The same as a part of a trace.
 local function find_traced(self, ...)
-  local span <close> = spans.inside("cache look-up", spans.INTERNAL)
+  local span <close> = spans.leaf("cache look-up", spans.INTERNAL)
   local value, key, kept, age = find(self, ...)
   if span then
     span:set("sluice.cache.result", value ~= nil and "hit" or kept and "stale" or "miss")

@@ -38,7 +38,7 @@ local function add_stream(span, facts)
   local opened = span.opened
   if not opened or not span.sampled then return end
   local part = spans.start("stream", spans.INTERNAL, span)
-  part.started, part.started_at = opened, span.started_at + opened - span.started
+  part.started = opened
   part:finish(facts.outcome == "error" and facts.error_kind or nil)
 end
 

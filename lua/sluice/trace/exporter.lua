@@ -227,7 +227,7 @@ function methods:export(span)
     say_full(self)
   else
     local last = self._last + 1
-    self._last, self._queue[last] = last, span
+    self._last, self._queue[last] = last, otlp.span(span) -- a text: what the span knows is not held
     if not self._group then
       self._group = task.group()
       self._group:spawn(run, self)

@@ -15,19 +15,32 @@ local function has_traceparent(flat)
 end
 
 local function with_context(flat, active)
-  local copy = table.move(flat, 1, #flat, 1, {})
-  copy[#copy + 1], copy[#copy + 2] = "traceparent", contexts.header(active)
-  if active.state then copy[#copy + 1], copy[#copy + 2] = "tracestate", active.state end
+  local count, copy = #flat, table.move(flat, 1, #flat, 1, {})
+  copy[count + 1], copy[count + 2] = "traceparent", contexts.header(active)
+  if active.state then copy[count + 3], copy[count + 4] = "tracestate", active.state end
   return copy
 end
 
+-- A program asks few servers; those are remembered. URLs with queries are many: then all are forgotten.
+local MOST <const> = 100
+local known, count = {}, 0
+
+local function parts_of(target)
+  local parts = known[target]
+  if parts then return parts end
+  if count == MOST then known, count = {}, 0 end
+  parts = { url.parts(target) }
+  known[target], count = parts, count + 1
+  return parts
+end
+
 local function open(method, target)
-  local span = spans.inside(method, spans.CLIENT)
+  local span = spans.leaf(method, spans.CLIENT)
   if not span then return nil end
-  local shown, address, port = url.parts(target)
+  local parts = parts_of(target)
   span.attributes = {
-    "http.request.method", method, "url.full", shown, "server.address", address or "",
-    "server.port", port or 0,
+    "http.request.method", method, "url.full", parts[1], "server.address", parts[2], "server.port", parts[3],
+    "http.response.status_code", nil, "error.type", nil, n = 8,
   }
   return span
 end

@@ -26,12 +26,12 @@ spans.INTERNAL, spans.SERVER, spans.CLIENT = 1, 2, 3
 ---@field name string
 ---@field kind integer
 ---@field started number task.now()
----@field started_at number seconds since 1970
+---@field started_at number? of the outermost span of this program: seconds since 1970; see spans.wall
 ---@field duration number? seconds; nil while it goes on
----@field attributes any[] name, value, name, value, ...
+---@field attributes? any[] name, value, name, value, ... up to `n`; a value may be nil
 ---@field failure string? the kind of the error that it ended with
 ---@field events { [1]: string, [2]: number }[]? a name and task.now()
----@field parts sluice.trace.Span[] of the outermost span of this program: those inside of it
+---@field parts? sluice.trace.Span[] of the outermost span of this program: those inside of it
 ---@field response sluice.Response? of an HTTP request: its timing is a part of the waterfall
 local methods = {}
 local metatable = { __name = "sluice.trace.span", __index = methods }
@@ -63,6 +63,29 @@ end
 -- More parts than this a waterfall does not show; they are exported all the same.
 local MOST_PARTS <const> = 256
 
+-- Made in one piece, as few fields as there can be: most of what a span costs is its table.
+local function new_root(name, kind, caller, exporter, sampled)
+  if caller then sampled = caller.sampled elseif sampled == nil then sampled = true end
+  local self = setmetatable({
+    trace_id = caller and caller.trace_id or ("%016x%016x"):format(random64(), random64() | 1),
+    span_id = new_id(), parent_id = caller and caller.span_id, sampled = sampled,
+    state = caller and caller.state, name = name, kind = kind, started = now(), started_at = wall(),
+    duration = nil, attributes = nil, root = nil, exporter = exporter, before = nil, parts = nil,
+    failure = nil,
+  }, metatable)
+  self.root = self
+  return self
+end
+
+local function add_part(root, part)
+  local parts = root.parts
+  if not parts then
+    root.parts = { part }
+  elseif #parts < MOST_PARTS then
+    parts[#parts + 1] = part
+  end
+end
+
 ---Begins a span. Never waits.
 ---@param name string
 ---@param kind integer
@@ -72,20 +95,13 @@ local MOST_PARTS <const> = 256
 ---@return sluice.trace.Span
 function spans.start(name, kind, parent, exporter, sampled)
   local root = parent and parent.root
+  if not root then return new_root(name, kind, parent, exporter, sampled) end
   local self = setmetatable({
-    trace_id = parent and parent.trace_id or ("%016x%016x"):format(random64(), random64() | 1),
-    span_id = new_id(), parent_id = parent and parent.span_id, sampled = sampled,
-    state = parent and parent.state,
-    name = name, kind = kind, started = now(), started_at = wall(), duration = nil,
-    attributes = {}, failure = nil, root = root, exporter = exporter or root and parent.exporter, parts = nil,
-    before = nil, is_active = false,
+    trace_id = parent.trace_id, span_id = new_id(), parent_id = parent.span_id, sampled = parent.sampled,
+    state = parent.state, name = name, kind = kind, started = now(), duration = nil, attributes = nil,
+    root = root, exporter = exporter or parent.exporter, before = nil, failure = nil,
   }, metatable)
-  if parent then self.sampled = parent.sampled elseif sampled == nil then self.sampled = true end
-  if not root then
-    self.root, self.parts = self, {}
-  elseif self.sampled and #root.parts < MOST_PARTS then
-    root.parts[#root.parts + 1] = self
-  end
+  if self.sampled then add_part(root, self) end
   return self
 end
 
@@ -95,30 +111,44 @@ function spans.active()
   return get_local "trace"
 end
 
----Begins a span inside of the active one, and makes it the active one until it ends; nil where nothing is recorded.
----A `<close>` value: it ends with its block at the latest.
+-- A parent in which something is recorded.
+local function recorded()
+  local parent = get_local "trace"
+  return parent and parent.root and parent.sampled and parent
+end
+
+---Begins a span inside of the active one that has no parts of its own; nil where nothing is recorded. A `<close>`
+---value: it ends with its block at the latest.
+---@param name string
+---@param kind integer
+---@return sluice.trace.Span?
+function spans.leaf(name, kind)
+  local parent = recorded()
+  return parent and spans.start(name, kind, parent) or nil
+end
+
+---The same, and makes it the active one until it ends.
 ---@param name string
 ---@param kind integer
 ---@return sluice.trace.Span?
 function spans.inside(name, kind)
-  local parent = get_local "trace"
-  if not parent or not parent.root or not parent.sampled then return nil end
-  return spans.start(name, kind, parent):enter()
+  local parent = recorded()
+  return parent and spans.start(name, kind, parent):enter() or nil
 end
 
 ---Makes it the one that the running task works for, and the tasks that it spawns.
 ---@return sluice.trace.Span
 function methods:enter()
-  self.before, self.is_active = set_local("trace", self), true
+  self.before = set_local("trace", self) or false
   return self
 end
 
 ---The running task works for what it worked for before. Idempotent.
 function methods:leave()
-  if not self.is_active then return end
-  self.is_active = false
-  set_local("trace", self.before)
+  local before = self.before
+  if before == nil then return end
   self.before = nil
+  set_local("trace", before or nil)
 end
 
 ---Notes attributes: texts, numbers, booleans, and arrays of them; nil is left out.
@@ -127,8 +157,12 @@ end
 function methods:set(name, value)
   if value == nil then return end
   local attributes = self.attributes
-  local count = #attributes
-  attributes[count + 1], attributes[count + 2] = name, value
+  if not attributes then
+    self.attributes = { name, value, n = 2 }
+    return
+  end
+  local count = attributes.n
+  attributes[count + 1], attributes[count + 2], attributes.n = name, value, count + 2
 end
 
 ---Notes that something happened now.
@@ -169,6 +203,14 @@ end
 
 function metatable.__close(self, err)
   self:finish(err ~= nil and spans.kind_of(err) or nil)
+end
+
+---When a moment of a span was.
+---@param span sluice.trace.Span
+---@param at number task.now()
+---@return number seconds since 1970
+function spans.wall(span, at)
+  return span.root.started_at + at - span.root.started
 end
 
 ---Whether it is a span.

@@ -130,7 +130,8 @@ local UNITS <const> = { ["gen_ai.usage.input_tokens"] = " in", ["gen_ai.usage.ou
 
 local function note_of(span)
   local by_name, said = {}, {}
-  for index = 1, #span.attributes, 2 do by_name[span.attributes[index]] = span.attributes[index + 1] end
+  local attributes = span.attributes or {}
+  for index = 1, attributes.n or 0, 2 do by_name[attributes[index]] = attributes[index + 1] end
   for _, name in ipairs(SHOWN) do
     if by_name[name] ~= nil then said[#said + 1] = tostring(by_name[name]) .. (UNITS[name] or "") end
   end

@@ -20,6 +20,7 @@ local request = {}
 ---@field id string the client's X-Request-Id where that is usable, else one of ours; the answer carries it
 ---@field caller string? who calls, where web.api_keys found out
 ---@field remote string? the address of the client; nil in process
+---@field field fun(self: sluice.web.Request, name: string): string|sluice.Secret|nil the value of a header field that came once, nil where it did not; quicker than `headers`
 ---@field read fun(self: sluice.web.Request): string?, table? the next piece of the body, as it came; nil at its end; nil and err (kind PayloadTooLarge, MalformedRequest, RequestTimeout or ClientGone) on failure; may wait
 ---@field text fun(self: sluice.web.Request): string?, table? the whole body, or nil and err as read(); later calls give the same text; may wait
 ---@field answer_headers table<string, string>? what every answer to it gets, a failure too, unless it has those fields itself; see add_answer_headers
@@ -66,8 +67,10 @@ end
 -- upvalues: a look-up less for each use.
 local function kind_of(source)
   local lazy, own = lazy_fields(source), setmetatable({}, { __index = methods })
-  local read, read_all = source.read, source.text
+  local read, read_all, field = source.read, source.text, source.field
   function own.read(self) return read(self._source) end
+
+  function own.field(self, name) return field(self._source, name) end
 
   function own.text(self)
     local text = rawget(self, "body")
@@ -104,7 +107,7 @@ local function kind_of(source)
 end
 
 ---The kind of requests over one kind of source.
----@param functions { id?: function, headers: function, remote: function, read: function, text: function } each gets the source
+---@param functions { id?: function, headers: function, field: function, remote: function, read: function, text: function } each gets the source
 ---@return table kind
 request.kind = kind_of
 
@@ -169,6 +172,11 @@ local in_process = {}
 
 function in_process.headers(source)
   return headers.new(source.given)
+end
+
+function in_process.field(source, name)
+  local all = headers.all(source.given, name)
+  return #all == 1 and all[1] or nil
 end
 
 function in_process.remote()

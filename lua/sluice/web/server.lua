@@ -30,6 +30,10 @@ function over_socket.headers(exchange)
   return headers.adopt(exchange:headers())
 end
 
+function over_socket.field(exchange, name)
+  return exchange:field(name)
+end
+
 function over_socket.remote(exchange)
   return exchange:remote()
 end

@@ -151,6 +151,17 @@ end
 
 metatable.__close = methods.close
 
+---Has a function called when the frames are closed, before what the handler gave for that.
+---@param frames sluice.web.Frames
+---@param ended fun()
+function stream.on_close(frames, ended)
+  local close = frames._close
+  frames._close = function()
+    ended()
+    if close then close() end
+  end
+end
+
 ---Opens a handler's `stream`. An object with next() and close(), as an endpoint gives, has chunks,
 ---which become JSON events (byte for byte as they came, where next() gives the event behind the chunk), and
 ---`[DONE]` after the last one; an iterator has texts, which are sent as they

@@ -166,6 +166,27 @@ static int l_exchange_headers(lua_State *L)
     return 1;
 }
 
+/* exchange:field(name) -> the value of a field that came once, else nil */
+static int l_exchange_field(lua_State *L)
+{
+    const sl_exchange *x = check_exchange(L)->x;
+    size_t length;
+    const char *name = luaL_checklstring(L, 2, &length);
+    int found = -1;
+    for (int i = 0; i < x->head.count; i++) {
+        sl_span each = x->head.fields[i].name;
+        if (each.length != length || strncasecmp(x->bytes + each.at, name, length) != 0)
+            continue;
+        if (found >= 0)
+            return 0;
+        found = i;
+    }
+    if (found < 0)
+        return 0;
+    push_span(L, x, x->head.fields[found].value);
+    return 1;
+}
+
 /* exchange:remote() -> text | nil */
 static int l_exchange_remote(lua_State *L)
 {
@@ -504,13 +525,21 @@ static int l_exchange_tostring(lua_State *L)
 }
 
 static const luaL_Reg exchange_methods[] = {
-    {"begin", l_exchange_begin},       {"id", l_exchange_id},
-    {"headers", l_exchange_headers},   {"remote", l_exchange_remote},
-    {"outcome", l_exchange_outcome},   {"read", l_exchange_read},
-    {"read_all", l_exchange_read_all}, {"respond", l_exchange_respond},
-    {"hold", l_exchange_hold},         {"write", l_exchange_write},
-    {"finish", l_exchange_finish},     {"abort", l_exchange_abort},
-    {"close", l_exchange_close},       {NULL, NULL},
+    {"begin", l_exchange_begin},
+    {"id", l_exchange_id},
+    {"field", l_exchange_field},
+    {"headers", l_exchange_headers},
+    {"remote", l_exchange_remote},
+    {"outcome", l_exchange_outcome},
+    {"read", l_exchange_read},
+    {"read_all", l_exchange_read_all},
+    {"respond", l_exchange_respond},
+    {"hold", l_exchange_hold},
+    {"write", l_exchange_write},
+    {"finish", l_exchange_finish},
+    {"abort", l_exchange_abort},
+    {"close", l_exchange_close},
+    {NULL, NULL},
 };
 
 static const luaL_Reg exchange_metamethods[] = {
