@@ -7,6 +7,7 @@ local options = require "sluice.options"
 local place = require "sluice.log.place"
 
 local get_local, set_local = core.get_local, core.set_local
+local loaded, to_json = package.loaded, line.json
 
 local log = {}
 
@@ -92,11 +93,12 @@ local function is_left_out(sampled)
   return true
 end
 
--- A progress bar is taken off the screen meanwhile.
-local function write_above_bars(write, ...)
-  local progress = package.loaded["sluice.progress"]
+-- A progress bar is taken off the screen meanwhile. nil: the place is gone with its instance.
+local function put(sink, text)
+  local progress = loaded["sluice.progress"]
   local resume = progress and progress.suspend()
-  local done = write(...)
+  local done = true
+  if sink then done = sink:push(text) else place.to_host(text) end
   if resume then resume() end
   return done
 end
@@ -108,12 +110,11 @@ local function write(level, event, fields, base)
   if is_plain then
     text = require("sluice.log.plain").line(level, event, fields, base, with_color)
   else
-    text = line.json(level, event, fields, base)
+    text = to_json(level, event, fields, base)
   end
-  if not sink then return write_above_bars(place.to_host, text) end
-  if write_above_bars(sink.push, sink, text) == nil then
-    place.forget() -- its instance is gone
-    write_above_bars(place.to_host, text)
+  if put(sink, text) == nil then
+    place.forget()
+    put(false, text)
   end
 end
 
@@ -121,7 +122,6 @@ end
 local merged_bases = setmetatable({}, { __mode = "k" })
 
 local function base_of(bound, kept)
-  if not bound or not kept then return kept or bound end
   local known = merged_bases[bound]
   if not known then
     known = setmetatable({}, { __mode = "k" })
@@ -145,8 +145,9 @@ local function emit(level, event, fields, kept)
       sampled.told = sampled.left_out
     end
   end
-  local base = base_of(get_local(LOCAL), kept)
-  if taker then return taker(line.json(level, event, fields, base)) end
+  local base = get_local(LOCAL)
+  if kept then base = base and base_of(base, kept) or kept end
+  if taker then return taker(to_json(level, event, fields, base)) end
   write(level, event, fields, base)
 end
 

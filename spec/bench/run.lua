@@ -14,7 +14,7 @@ local process = require "process"
 -- What the command line may name; each file returns an array of figures.
 local FILES <const> = { "start", "repl", "tasks", "codec", "sse", "streams", "retry", "cache", "chat", "http",
   "server", "server_stream", "gateway", "redis", "batch", "pump",
-  "metrics", "seen", "report", "trace", "traffic" }
+  "metrics", "seen", "report", "trace", "traffic", "log" }
 
 local is_file = {}
 for _, name in ipairs(FILES) do is_file[name] = true end

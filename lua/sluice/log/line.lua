@@ -8,6 +8,8 @@ local memo = require "sluice.memo"
 local secret = require "sluice.secret"
 local utc = require("sluice.core.system").utc
 
+local encode_json, wall, mask_json = json.encode, core.wall, secret.mask_json
+
 local line = {}
 
 -- Nested deeper than this, a value is cut: a line is for reading and for a collector with limits.
@@ -80,11 +82,11 @@ function clean(value, depth, cut)
 end
 
 local function encode(value)
-  local ok, text = pcall(json.encode, value)
+  local ok, text = pcall(encode_json, value)
   if ok and text then return text end
   -- bytes that are no UTF-8, a NaN, a table with mixed keys: shown as Lua would
   local printable = secret.mask(text_of(value)):gsub("[^\32-\126]", "?")
-  ok, text = pcall(json.encode, printable)
+  ok, text = pcall(encode_json, printable)
   return ok and text or '"?"'
 end
 
@@ -128,10 +130,10 @@ local FLAT <const> = { canonical = true, max_depth = 1 }
 
 local function encode_fields(fields)
   if shows_all(fields) then
-    local ok, text = pcall(json.encode, fields, FLAT)
+    local ok, text = pcall(encode_json, fields, FLAT)
     if ok and #text <= MAX_LINE then return text:sub(2, -2) end
   end
-  local ok, text = pcall(json.encode, clean_table(fields, 0), SORTED)
+  local ok, text = pcall(encode_json, clean_table(fields, 0), SORTED)
   if not ok or text:byte() ~= 0x7B then return encode_each(clean_table(fields, 0, { items = 0 })) end
   if #text <= MAX_LINE then return text:sub(2, -2) end
   return encode_each(clean_table(fields, 0, { items = 0 }))
@@ -203,7 +205,7 @@ end
 ---@return string
 function line.masked(text)
   local at = text:find("://", 1, true)
-  return secret.mask_json(at and hide_in_urls(text, at) or text)
+  return mask_json(at and hide_in_urls(text, at) or text)
 end
 
 ---A line of JSON with its newline.
@@ -213,10 +215,12 @@ end
 ---@param base table? more fields, in a table that never changes; those of `fields` go before
 ---@return string
 function line.json(level, event, fields, base)
-  local now = utc(core.wall())
-  local head = '{"time":"' .. now .. '","level":"' .. level .. '","event":' .. encoded_event[event]
   local members = members_of(fields, base)
-  return line.masked(head .. (members == "" and "" or ",") .. members .. "}\n")
+  -- one text, not pieces of it: most of what a line costs is making texts
+  local text = '{"time":"' .. utc(wall()) .. '","level":"' .. level .. '","event":' .. encoded_event[event]
+    .. (members == "" and "" or ",") .. members .. "}\n"
+  local at = text:find("://", 1, true)
+  return mask_json(at and hide_in_urls(text, at) or text)
 end
 
 ---Whether a field of this name may be shown.

@@ -16,6 +16,9 @@ enum {
     BATCH = 64,
     /* SQLite is called on it; untouched pages cost nothing. */
     STACK = 512 << 10,
+    /* Microseconds that the thread lets records gather after it wrote some: to wake it for each
+     * line costs more than the line. */
+    NAP = 1000,
     /* Milliseconds that what is queued has when the instance ends, and what a sink has to obey. */
     FLUSH_TIME = 1000,
     STOP_TIME = 200,
@@ -43,7 +46,7 @@ struct sl_writer {
     size_t head, tail, used;
     /** Records, ever; when `written` comes to `wanted`, the core's thread is told. */
     uint64_t pushed, written, wanted;
-    bool is_idle, is_draining, is_ending, is_abandoned, has_ended;
+    bool is_idle, is_napping, is_draining, is_ending, is_abandoned, has_ended;
     /** Those that were given up by their owners. */
     sl_sink *closing;
     /* of the core's thread alone */
@@ -213,6 +216,34 @@ static void free_writer(sl_writer *w)
     free(w);
 }
 
+static struct timespec time_after(long microseconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += microseconds / 1000000;
+    until.tv_nsec += microseconds % 1000000 * 1000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    return until;
+}
+
+/** Naps first, which pushes do not end; with nothing to do afterwards it sleeps until the next one.
+ */
+static void wait_for_work(sl_writer *w)
+{
+    struct timespec until = time_after(NAP);
+    w->is_napping = true;
+    pthread_cond_timedwait(&w->has_work, &w->lock, &until);
+    w->is_napping = false;
+    if (w->used > 0 || w->closing || w->is_ending)
+        return;
+    w->is_idle = true;
+    pthread_cond_wait(&w->has_work, &w->lock);
+    w->is_idle = false;
+}
+
 static void *writer_run(void *user)
 {
     sl_writer *w = user;
@@ -221,11 +252,8 @@ static void *writer_run(void *user)
         if (w->used > 0)
             write_batch(w);
         close_sinks(w);
-        if (w->used > 0 || w->is_ending)
-            continue;
-        w->is_idle = true;
-        pthread_cond_wait(&w->has_work, &w->lock);
-        w->is_idle = false;
+        if (w->used == 0 && !w->is_ending)
+            wait_for_work(w);
     }
     w->has_ended = true;
     bool is_abandoned = w->is_abandoned;
@@ -320,14 +348,7 @@ static bool has_started(sl_writer *w)
 /** Waits until nothing is queued, or until the thread has ended; with the lock. */
 static bool wait_for_thread(sl_writer *w, const bool *has_ended, long milliseconds)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += milliseconds / 1000;
-    until.tv_nsec += milliseconds % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    struct timespec until = time_after(milliseconds * 1000);
     while (has_ended ? !*has_ended : w->used > 0)
         if (pthread_cond_timedwait(&w->has_moved, &w->lock, &until) != 0)
             return false;
@@ -346,6 +367,7 @@ static void drain(sl_writer *w)
 {
     pthread_mutex_lock(&w->lock);
     w->is_draining = true;
+    pthread_cond_signal(&w->has_work);
     if (!wait_for_thread(w, NULL, FLUSH_TIME)) {
         stop_waits(w);
         wait_for_thread(w, NULL, STOP_TIME);
@@ -391,7 +413,7 @@ static void init_locks(sl_writer *w)
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->has_work, NULL);
+    pthread_cond_init(&w->has_work, &monotonic);
     pthread_cond_init(&w->has_moved, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&w->lock, NULL);
@@ -444,7 +466,7 @@ static bool push_queued(sl_sink *sink, const sl_record *record)
         memcpy(header + 1, record->bytes, record->length);
         sink->queued++;
         w->pushed++;
-        if (w->is_idle)
+        if (w->is_idle || (w->is_napping && w->used > w->size / 4))
             pthread_cond_signal(&w->has_work);
     }
     pthread_mutex_unlock(&w->lock);
@@ -492,8 +514,7 @@ void sl_sink_close(sl_sink *sink)
     }
     pthread_mutex_lock(&w->lock);
     sink_link(&w->closing, sink);
-    if (w->is_idle)
-        pthread_cond_signal(&w->has_work);
+    pthread_cond_signal(&w->has_work);
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -533,6 +554,8 @@ bool sl_writer_flush(sl_writer *writer, sl_flush *flush)
     bool pending = writer->written < writer->pushed;
     if (pending && !writer->wanted)
         writer->wanted = writer->pushed;
+    if (pending && writer->is_napping)
+        pthread_cond_signal(&writer->has_work);
     pthread_mutex_unlock(&writer->lock);
     if (!pending || sl_io_watch(writer->core, &writer->io, SL_READ) != 0)
         return false;
