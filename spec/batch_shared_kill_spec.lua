@@ -26,7 +26,7 @@ else
   log:setvbuf "no"
   local endpoint = {}
   function endpoint:query(request)
-    log:write("asked ", request.n, "\n")
+    log:write("asked " .. request.n .. "\n")
     if request.deadly then os.execute "kill -9 $PPID" end
     sluice.task.sleep(request.n % 7 == 0 and 0.004 or 0.0005 * (request.n % 3))
     if request.n % 11 == 0 then return nil, sluice.errors.new("BadRequest") end
