@@ -36,11 +36,15 @@ describe("planted secrets", function()
     assert_clean("standard output", ran.out, true)
     assert_clean("standard error", ran.err, true)
     for name, text in pairs(files) do
-      assert.is_true(#text > 100 or name == "metrics", name)
+      assert.is_true(#text > 100, name)
       assert_clean(name, text, name ~= "cassette.jsonl")
     end
     -- and all of it was there to be searched
-    assert.is_true(#ran.out > 4000 and files.log and files["cassette.jsonl"] and files["state.jsonl"] ~= nil)
+    assert.is_true(#ran.out > 4000)
+    for _, name in ipairs { "log", "cassette.jsonl", "state.jsonl", "metrics", "traces" } do
+      assert.is_string(files[name], name)
+    end
+    assert.equal(support.has "sqlite", files["inference_log.db"] ~= nil)
     local events = {}
     for line in files.log:gmatch "[^\n]+" do
       local entry = assert(json.decode(line), line)

@@ -13,13 +13,14 @@ local task = require "sluice.task"
 log.set_level "debug"
 assert(log.to_file(folder .. "/log"))
 
--- A layer of ours, where this build has it.
-local function optional(name, given)
-  local ok, layer = pcall(require, "sluice.layers." .. name)
-  return ok and layer(given) or function(inner) return inner end
-end
+local function plain(inner) return inner end
 
 local registry = sluice.metrics.registry()
+local traces <close> = assert(io.open(folder .. "/traces", "w"))
+local otlp = require "sluice.trace.otlp"
+local exporter = { export = function(_, span) traces:write(otlp.span(span), "\n") end }
+local has_sqlite = pcall(require, "sluice.core.sqlite")
+local store = has_sqlite and assert(require("sluice.capture").open(folder .. "/inference_log.db"))
 local emulated = assert(emulator.new { token = token, state = folder .. "/state.jsonl" })
 local server <close> = assert(emulated:listen("127.0.0.1:0", { access_log = true }))
 local host = "http://" .. server.address
@@ -31,8 +32,9 @@ assert(workspace.serving_endpoints:create_and_wait { name = "e", config = { serv
 
 local chat = sluice.pipeline(workspace:endpoint "e", {
   layers.log { fields = { headers = { authorization = "Bearer " .. token }, api_key = header } },
-  optional("metrics", { registry = registry }),
-  optional("trace", { path = folder .. "/trace" }),
+  layers.metrics { registry = registry },
+  layers.trace { exporter = exporter },
+  store and layers.capture { store = store, content = false } or plain,
   layers.retry { attempts = 2, base = 0.001 },
   layers.timeout { total = 0.08 },
 })
@@ -111,4 +113,5 @@ log.bind { client_secret = header, request_id = "r\r\n\27[2J" }
 log.with({ password = header }).info("bound", { secret = sluice.secret(token), tree = task.tree() })
 chat:query { messages = { { role = "user", content = prompt } } }
 io.open(folder .. "/metrics", "w"):write(registry:text()):close()
+if store then store:close() end
 log.flush()
