@@ -87,7 +87,7 @@ ROCK_OBJECTS := $(filter-out $(BUILD)/runtime/%.o $(BUILD)/library.o,$(OBJECTS))
 	$(filter $(BUILD)/runtime/core/%.o $(BUILD)/runtime/modules/%.o,$(OBJECTS))
 HOST_OBJECTS := $(HOST_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/command.o
 
-.PHONY: test-rock deps-rock node-packages all types examples rock install-rock deb deps deps-test deps-extra deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
+.PHONY: test-clean-root test-rock deps-rock node-packages all types examples rock install-rock deb deps deps-test deps-extra deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 
@@ -102,6 +102,7 @@ help:
 	@echo 'make demo       build, start the emulator, run scripts/quickstart.lua against it'
 	@echo 'make test       build, run the specs (SPECS=spec/NAME_spec.lua for one)'
 	@echo 'make test-rock  the rock by luarocks, and the specs under lua5.4'
+	@echo 'make test-clean-root    the package and make install on a Debian of their own (root, debootstrap)'
 	@echo 'make lint       warnings, clang-tidy, cppcheck, clang-format, luacheck, the house rules'
 	@echo 'make asan       the specs under AddressSanitizer and UBSan, with leak detection'
 	@echo 'make bench      figures, as ratios against peers in the same run'
@@ -264,6 +265,11 @@ $(BUILD)/sluice.c: $(AMALGAMATED) $(HEADERS) Makefile tools/amalgamate.lua
 	  ' */' '#ifndef _GNU_SOURCE' '#define _GNU_SOURCE' '#endif' $(patsubst -D%,'#define %',$(WITHOUT_CFLAGS)) > $@.head
 	$(LUA) tools/amalgamate.lua $@ $@.head runtime:/usr/share/include/llhttp $(AMALGAMATED)
 	@rm $@.head
+
+# The package, make install and a bundle on a Debian that has nothing else. Needs root, debootstrap and a mirror.
+test-clean-root:
+	@$(MAKE) --no-print-directory -s -j$(JOBS) all
+	@SLUICE_SLOW=1 $(BUILD)/sluice spec/run.lua spec/clean_root.lua
 
 # A host with it, by the line that stands at its top.
 test-amalgamation: deps

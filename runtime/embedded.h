@@ -7,11 +7,12 @@
 
 #include <stddef.h>
 
-/** One Lua module as bytecode with its debug information; a table ends with a NULL name. */
+/** One Lua module as bytecode with its debug information, or as text; a table ends with a NULL
+ * name. */
 struct sl_embedded_file {
     /** The module's name, as require takes it. Static. */
     const char *name;
-    /** What luaL_loadbufferx takes, mode "b"; the chunk name is inside. Static. */
+    /** What luaL_loadbufferx takes; in bytecode the chunk name is inside. Static. */
     const unsigned char *bytes;
     /** In bytes. */
     size_t size;

@@ -114,7 +114,7 @@ static void load_embedded(lua_State *L, const struct sl_embedded_file *file)
         luaL_error(L, "not enough memory");
     int status = LUA_ERRSYNTAX;
     if (sl_lz4_unpack(file->bytes, file->size, &dictionary, bytes, size))
-        status = luaL_loadbufferx(L, (const char *)bytes, size, file->name, "b");
+        status = luaL_loadbufferx(L, (const char *)bytes, size, file->name, NULL);
     else
         lua_pushfstring(L, "the embedded module '%s' is damaged", file->name);
     allocate(user, bytes, size, 0);

@@ -3,8 +3,8 @@
 --
 --     lua5.4 tools/embed.lua [--pack] OUTPUT.c SYMBOL FOLDER|NAME=FILE...
 --
--- --pack: without the names of locals, as blocks of LZ4 with a dictionary, SYMBOL_dictionary: two fifths of
--- the bytes.
+-- --pack: folders without the names of locals, single files as their text (they are data, such as what the REPL
+-- knows), all as blocks of LZ4 with a dictionary, SYMBOL_dictionary: two fifths of the bytes.
 -- A folder stands for every Lua file below it: lua/sluice/http.lua of the folder lua is sluice.http,
 -- lua/sluice/init.lua is sluice. Paths stay in the chunk names as they were given, so give them
 -- relative to the root of the project.
@@ -36,7 +36,11 @@ local function collect(first)
   local modules, seen = {}, {}
   for index = first, #arg do
     local name, path = arg[index]:match("^([^=]+)=(.+)$")
-    if name then modules[#modules + 1] = { name = name, path = path } else add_folder(modules, arg[index]) end
+    if name then
+      modules[#modules + 1] = { name = name, path = path, is_text = true }
+    else
+      add_folder(modules, arg[index])
+    end
   end
   for _, module in ipairs(modules) do
     local earlier = seen[module.name]
@@ -114,7 +118,10 @@ local function make_dictionary(modules)
 end
 
 local function pack(out, symbol, modules)
-  for _, module in ipairs(modules) do module.bytes = bytecode.without_names(module.bytes) end
+  for _, module in ipairs(modules) do
+    local text = module.is_text and assert(files.read(module.path))
+    module.bytes = text or bytecode.without_names(module.bytes)
+  end
   local dictionary = make_dictionary(modules)
   for _, module in ipairs(modules) do module.packed = lz4.pack(module.bytes, dictionary) end
   write(out, symbol, modules)

@@ -101,18 +101,22 @@ local function sorted_keys(value)
   return keys
 end
 
+local function is_name(key)
+  return type(key) == "string" and key:find "^[%a_][%w_]*$" and load("local " .. key) ~= nil
+end
+
 local function write(out, value)
   if type(value) ~= "table" then
     out[#out + 1] = type(value) == "string" and ("%q"):format(value):gsub("\\\n", "\\n") or tostring(value)
     return
   end
   out[#out + 1] = "{"
-  for _, key in ipairs(sorted_keys(value)) do
-    out[#out + 1] = ("[%s]="):format(type(key) == "string" and ("%q"):format(key) or key)
+  for index, key in ipairs(sorted_keys(value)) do
+    if index > 1 then out[#out + 1] = "," end
+    if key ~= index then out[#out + 1] = is_name(key) and key .. "=" or ("[%q]="):format(key) end
     write(out, value[key])
-    out[#out + 1] = ","
   end
-  out[#out + 1] = "}\n"
+  out[#out + 1] = "}"
 end
 
 local output, folder = arg[1], arg[2]
