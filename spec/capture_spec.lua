@@ -2,7 +2,7 @@
 -- layers.capture and its store: what a row says, what is not kept, what survives.
 
 local sluice = require "sluice"
-local support = require "spec.support"
+local support = require "support"
 
 local describe_capture = support.needing("sqlite", describe, pending)
 local has_sqlite = support.has "sqlite"

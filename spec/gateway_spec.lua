@@ -73,6 +73,29 @@ describe("scripts/gateway.lua", function()
     end)
   end)
 
+  it("writes a row for each request", function()
+    if not support.has "sqlite" then return pending "this build has no sqlite" end
+    support.with_file("", function(path)
+      local answer = '{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4},"model":"m-1"}'
+      with_upstream(function(request)
+        if request:json().fails then return { status = 400, json = { error_code = "BAD_REQUEST" } } end
+        return { headers = { ["content-type"] = "application/json" }, body = answer }
+      end, "--capture " .. path .. " m=some", function(url)
+        ask(url, { json = { model = "m", messages = {} } })
+        ask(url, { json = { model = "m", messages = {}, fails = true } })
+      end)
+      local db <close> = assert(require("sluice.sqlite").open(path))
+      local rows = assert(db:query [[SELECT status_code, input_tokens, output_tokens, error_kind, request,
+        request_metadata FROM inference_log ORDER BY rowid]])
+      local metadata = '{"endpoint_name":"some","model_name":"%s"}'
+      assert.same({
+        { status_code = 200, input_tokens = 3, output_tokens = 4, request_metadata = metadata:format "m-1" },
+        { status_code = 400, error_kind = "BadRequest", request_metadata = metadata:format "m" },
+      }, rows)
+      for _, suffix in ipairs { "-wal", "-shm" } do os.remove(path .. suffix) end
+    end)
+  end)
+
   it("passes the events of a stream on as they come", function()
     local first <const> = '{ "choices":[{"delta":{"content":"a"}}],"n":1.0 }'
     local gate = task.channel()

@@ -2,7 +2,7 @@
 -- sluice.sqlite: statements, values, rows, errors, transactions, functions, and who waits for whom.
 
 local sluice = require "sluice"
-local support = require "spec.support"
+local support = require "support"
 
 local describe_sqlite = support.needing("sqlite", describe, pending)
 local sqlite = support.has "sqlite" and sluice.sqlite
