@@ -196,6 +196,7 @@ local function fetch(self, where, statement, as_arrays, is_first)
     local rows, more, text = statement:fetch(as_arrays, ROWS_AT_ONCE)
     if rows then return rows, more end
     statement:reset()
+    if more == "SQLITE_INTERRUPT" then task.sleep(FIRST_PAUSE) end -- the loop hears of a signal: this raises
     state = state or {}
     if not is_first or not is_busy(more) or not wait_while_busy(self, state) then
       return nil, failure(self, where, more, text)

@@ -113,31 +113,43 @@ static void hosts(void)
     close_pair(&self);
 }
 
-/** Files of databases: by opening, and by SQL. */
+/** A database: by opening it, and by the SQL of one that may only be read. */
+static void expect_no_database(const char *chunk, unsigned capabilities)
+{
+    pair self;
+    char full[512];
+    sluice_options options = plain_options();
+    options.capabilities = capabilities;
+    open_pair(&self, options);
+    snprintf(full, sizeof full,
+             "local there, sqlite = pcall(require, 'sluice.sqlite')\n"
+             "if not there then return 'not allowed here' end\n" /* it was left out */
+             "local ok, value, err = pcall(function() %s end)\n"
+             "local text = tostring(ok and err or value)\n"
+             "return text:find 'SQLITE_AUTH' and 'not allowed here' or text",
+             chunk);
+    expect(&self, full, "not allowed here");
+    close_pair(&self);
+}
+
 static void databases(void)
 {
-    static const char left_out[] = "local there, sqlite = pcall(require, 'sluice.sqlite')\n"
-                                   "if not there then return 'not allowed here' end\n";
-    static const char *const refused[] = {
-        "sqlite.open '/tmp/sluice-granted.db'",
-        "sqlite.open('/etc/passwd', { read_only = true })",
-        "return assert(sqlite.open ':memory:'):exec \"ATTACH '/etc/passwd' AS x\"",
-        "return assert(sqlite.open ':memory:'):exec(\"ATTACH ? AS x\", '/etc/passwd')",
-        "return assert(sqlite.open ':memory:'):exec \"VACUUM INTO '/tmp/sluice-granted.db'\"",
+    static const char sql[] =
+        "return assert(sqlite.open(':memory:', { read_only = true })):exec(%s)";
+    static const char *const statements[] = {
+        "\"ATTACH '/tmp/sluice-granted.db' AS x\"",
+        "'ATTACH ? AS x', '/etc/passwd'",
+        "\"VACUUM INTO '/tmp/sluice-granted.db'\"",
     };
-    pair self;
-    sluice_options options = plain_options();
-    open_pair(&self, options);
-    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-        char chunk[512];
-        snprintf(chunk, sizeof chunk,
-                 "%slocal ok, value, err = pcall(function() %s end)\n"
-                 "local text = tostring(ok and err or value)\n"
-                 "return text:find 'SQLITE_AUTH' and 'not allowed here' or text",
-                 left_out, refused[i]);
-        expect(&self, chunk, "not allowed here");
+    expect_no_database("sqlite.open '/tmp/sluice-granted.db'", 0);
+    expect_no_database("sqlite.open '/tmp/sluice-granted.db'", SLUICE_CAN_READ_FILES);
+    expect_no_database("sqlite.open('/etc/passwd', { read_only = true })", 0);
+    expect_no_database("sqlite.open ':memory:'", 0);
+    for (size_t i = 0; i < sizeof statements / sizeof statements[0]; i++) {
+        char chunk[256];
+        snprintf(chunk, sizeof chunk, sql, statements[i]);
+        expect_no_database(chunk, SLUICE_CAN_READ_FILES);
     }
-    close_pair(&self);
 }
 
 static void ports(void)

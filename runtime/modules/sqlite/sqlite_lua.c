@@ -121,15 +121,14 @@ static sqlite_box *push_database(lua_State *L)
     return box;
 }
 
-/* open(path, read_only) -> database | nil, code, text. ":memory:" needs no file. */
+/* open(path, read_only) -> database | nil, code, text. One in memory needs the capabilities too:
+ * what it takes is the process's, not the instance's. */
 static int l_database_open(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
     bool read_only = lua_toboolean(L, 2);
-    if (strcmp(path, ":memory:") != 0)
-        sl_require_capability(
-            L, read_only ? SL_CAN_READ_FILES : SL_CAN_READ_FILES | SL_CAN_WRITE_FILES,
-            read_only ? "reading a database" : "writing a database");
+    sl_require_capability(L, read_only ? SL_CAN_READ_FILES : SL_CAN_READ_FILES | SL_CAN_WRITE_FILES,
+                          read_only ? "reading a database" : "writing a database");
     sqlite_box *box = push_database(L);
     box->engine.may_open_files = sl_has_capability(L, SL_CAN_READ_FILES | SL_CAN_WRITE_FILES);
     lua_createtable(L, 0, 0);
