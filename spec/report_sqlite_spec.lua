@@ -5,6 +5,7 @@ local database = require "sluice.report.database"
 local fixture = require "server_fixture"
 local log = require "report_log"
 local report = require "sluice.report"
+local sluice = require "sluice"
 local support = require "support"
 local task = require "sluice.task"
 
@@ -79,10 +80,10 @@ describe("report.ab over SQLite", function()
   it("says what a log lacks, and refuses another version", function()
     local db <close> = open({}, { "variantt", "status_code" })
     local made, err = ab(db)
-    assert.same({ nil, "LogMismatch" }, { made, err.kind })
+    assert.same({ nil, "SchemaMismatch" }, { made, err.kind })
     assert.matches('no column "variant" %(did you mean "variantt"', err.message)
     local timeless <close> = open({}, { "variant", "status_code" })
-    assert.equal("LogMismatch", select(2, ab(timeless, { since = 5 })).kind)
+    assert.equal("SchemaMismatch", select(2, ab(timeless, { since = 5 })).kind)
     assert.equal("inconclusive", fixture.need(ab(timeless)).verdict)
     fixture.need(timeless:exec "PRAGMA user_version = 9")
     made, err = ab(timeless)
@@ -93,6 +94,29 @@ describe("report.ab over SQLite", function()
     for _, name in ipairs { "a; DROP TABLE b", "a.b.c", 'a"' } do
       assert.has_error(function() database.of("report.ab", db, name) end)
     end
+  end)
+
+  it("reads what layers.capture writes of a split, while it writes", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local store <close> = fixture.need(sluice.capture.open(path))
+    local function version(name, fails)
+      return { name = name, query = function()
+        if fails and math.random() < 0.5 then
+          return nil, sluice.errors.new("InternalError", { status = 500, message = "no" })
+        end
+        return { choices = {}, usage = { prompt_tokens = 3, completion_tokens = 5 } }
+      end }
+    end
+    local split = sluice.traffic.split { { version "old", 50 }, { version("new", true), 50 }, seed = 3 }
+    local chat = sluice.pipeline(split, { sluice.layers.capture { store = store } })
+    for _ = 1, 500 do chat:query { messages = {} } end
+    local made = fixture.need(ab(store, { split = { old = 50, new = 50 }, since = task.wall() - 60 }))
+    assert.equal("worse", made.verdict, made:text())
+    assert.same({ 500, 3 },
+      { made.variants[1].requests + made.variants[2].requests, made.variants[1].input_tokens.value })
+    assert.equal(500, fixture.need(database.of_store("report.ab", store):read { by = { "variant" } }).rows)
+    for _, more in ipairs { "", "-wal", "-shm" } do os.remove(path .. more) end
   end)
 
   it("ends with the task that reads", function()

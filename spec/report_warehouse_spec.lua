@@ -66,7 +66,7 @@ describe("report.ab over a warehouse", function()
     assert.is_nil(made)
     assert.matches("nowhere", err.message)
     made, err = report.ab { source = workspace.sql, table = "main.logs.chat_payload", control = "old" }
-    assert.same({ nil, "LogMismatch" }, { made, err.kind })
+    assert.same({ nil, "SchemaMismatch" }, { made, err.kind })
   end)
 
   it("wants a table by its name", function()
@@ -78,7 +78,7 @@ describe("report.ab over a warehouse", function()
     end)
     local found, missing = columns.find("t", { by = { "v" } }, { v = 1, status_code = 1, request_time = 1 })
     assert.same({ "request_time", 4 }, { found.timestamp_ms, #missing })
-    assert.equal("LogMismatch", columns.mismatch("t", "m").kind)
+    assert.equal("SchemaMismatch", columns.mismatch("t", "m").kind)
     local counted = { tallies = { ["1"] = "one", other = "two" } }
     rows.rename(counted, { ["1"] = "a" })
     assert.same({ a = "one", other = "two" }, counted.tallies)

@@ -232,7 +232,8 @@ describe("a rollout that was killed", function()
           fixture.need(shift.to(s.workspace.serving_endpoints, "chat", shares, 60))
           fixture.need(states.write(path, (record(s, phase, step))))
           local done, err
-          done, err, kinds = run(s, { state = path, bake = 40 })
+          local easy = { compare = false, minimum = 5 }
+          done, err, kinds = run(s, { state = path, bake = 8, check = 4, gate = easy })
           assert.is_nil(err)
           assert.same({ true, "resumed", 100 }, { done.resumed, kinds[1], service.share(s) })
           assert.is_nil(done.steps[step - 1])

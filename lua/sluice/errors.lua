@@ -80,7 +80,7 @@ local parents = {
   DatabaseError = false, -- SQLite; `code` says which
   DatabaseBusy = "DatabaseError",
   ConstraintFailed = "DatabaseError",
-  SchemaMismatch = "DatabaseError", -- a file of ours, written by another version
+  SchemaMismatch = "DatabaseError", -- a log without the columns that are needed, or of another version
   ConfigError = false, -- host, token or profile: nothing was tried
 
   LimitExceeded = false, -- a limit that the embedding program has set: instructions, requests, bytes
@@ -93,7 +93,6 @@ local parents = {
   MalformedRow = false, -- a row of a batch that is no request
   PoisonedRow = false, -- a row of a shared batch that worker after worker ended with
   EndpointRaised = false, -- an endpoint, or a layer around it, that raised where it should return
-  LogMismatch = false, -- an inference log without the columns that are needed, or of another version
   RolledBack = false, -- a rollout whose gate failed, or that could not go on: the traffic is as it was
   RollbackFailed = false, -- the same, but the traffic may not be as it was
   RolloutConflict = false, -- an endpoint or a state file that is not as a rollout needs it

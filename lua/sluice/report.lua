@@ -278,7 +278,7 @@ end
 ---are valid however often one looks; `low` to `high` is for one look. Waits where the source does.
 ---@param given sluice.ReportOptions
 ---@return sluice.Report?
----@return sluice.Error? err as of the source; LogMismatch where the log has not the columns that are needed
+---@return sluice.Error? err as of the source; SchemaMismatch where the log has not the columns that are needed
 function report.ab(given)
   local rules = read_options(given)
   local counted, err = rules.source:read(rules.wanted)

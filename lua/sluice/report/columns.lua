@@ -20,7 +20,8 @@ local UNTOLD <const> = { error_kind = true, cache_result = true, timestamp_ms = 
 ---@param message string
 ---@return sluice.Error
 function columns.mismatch(object, message)
-  return errors.new("LogMismatch", { operation = "read inference log", object = object, message = message })
+  local fields = { operation = "read inference log", object = object, message = message }
+  return errors.new("SchemaMismatch", fields)
 end
 
 ---The columns to read, by the name that the report has for them; nil for those that are not there.

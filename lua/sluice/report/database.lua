@@ -161,4 +161,19 @@ function database.of(where, db, name)
   return { read = function(_, wanted) return read(db, name, wanted) end }
 end
 
+---The source that a store of layers.capture is: its rows so far, whenever it is read.
+---@param where string for the message
+---@param store sluice.Capture
+---@param name? string of the table
+---@return sluice.report.Source
+function database.of_store(where, store, name)
+  return { read = function(_, wanted)
+    store:flush()
+    local db, err = require("sluice.sqlite").open(store.path, { read_only = true })
+    if not db then return nil, err end
+    local opened <close> = db
+    return database.of(where, opened, name):read(wanted)
+  end }
+end
+
 return database

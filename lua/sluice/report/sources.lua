@@ -8,8 +8,9 @@ local rows = require "sluice.report.rows"
 local sources = {}
 
 ---A log: an array of rows, a function that gives an iterator over rows (called for each report, with `since` and `before`
----in seconds), a database of sluice.sqlite, or workspace.sql. Rows have the columns of docs/ab.md.
----@alias sluice.ReportSource table[]|(fun(since: number?, before: number?): fun(): table?)|sluice.sqlite.Database|sluice.Sql
+---in seconds), a database of sluice.sqlite, a store of sluice.capture, or workspace.sql. Rows have the columns of
+---docs/ab.md.
+---@alias sluice.ReportSource table[]|(fun(since: number?, before: number?): fun(): table?)|sluice.sqlite.Database|sluice.Capture|sluice.Sql
 
 ---@class sluice.report.Source
 ---@field read fun(self: sluice.report.Source, wanted: sluice.report.Wanted): sluice.report.Counted?, sluice.Error?
@@ -41,8 +42,11 @@ local function of_function(f)
   end }
 end
 
+-- The module that reads each kind of database, and its function.
 local DATABASES <const> = {
-  ["sluice.sqlite.database"] = "sluice.report.database", ["sluice.sql"] = "sluice.report.warehouse",
+  ["sluice.sqlite.database"] = { "sluice.report.database", "of" },
+  ["sluice.capture"] = { "sluice.report.database", "of_store" },
+  ["sluice.sql"] = { "sluice.report.warehouse", "of" },
 }
 
 ---The source that an option means. Raises where it is none.
@@ -56,7 +60,7 @@ function sources.of(where, source, table_name)
   if kind == "table" and getmetatable(source) == nil then return of_list(source) end
   local name = kind == "table" and getmetatable(source).__name
   local database = name and DATABASES[name]
-  if database then return require(database).of(where, source, table_name) end
+  if database then return require(database[1])[database[2]](where, source, table_name) end
   local wants = "an array of rows, a function that gives an iterator, or a database"
   options.misuse('%s: option "source" must be %s, got %s', where, wants, options.type_name(source))
 end
