@@ -57,7 +57,8 @@ end
 
 local function answers(url)
   for _ = 1, 400 do
-    local res = http.request { method = "POST", url = url, timeout = 2, json = { model = "m", messages = {} } }
+    local question = { model = "m", messages = {} }
+    local res = http.request { method = "POST", url = url, timeout = 2, json = question }
     if res and res.status == 200 then return true end
     task.sleep(0.02)
   end
