@@ -132,7 +132,7 @@ describe("layers.around", function()
       { layers.retry, layers.timeout, layers.limit, layers.log })
     local here = debug.getinfo(1, "l").currentline + 1
     local _, message = pcall(function() return layers.no_such_layer end)
-    local expected = ': sluice.layers has no field "no_such_layer" %(there is around, '
+    local expected = ': sluice.layers has no field "no_such_layer"'
     assert.matches("pipeline_spec.lua:" .. here .. expected, message)
     _, message = pcall(function() return layers.timeouts end)
     assert.matches('did you mean "timeout"', message)
