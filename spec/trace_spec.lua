@@ -316,6 +316,29 @@ describe("spans as OTLP", function()
     assert.is_string(masked)
   end)
 
+  it("are written whole, whatever their texts hold, and however long they are", function()
+    local span = spans.start('a "name"', spans.CLIENT)
+    local given = {
+      'quote " and \\', "\0\n\u{e4}", "\xff", ("x"):rep(10000), ("\1"):rep(3000), 1.5, -7, true, { "a" }, "",
+    }
+    for index, value in ipairs(given) do span:set("k" .. index, value) end
+    span:finish "NotFound"
+    local shown = assert(json.decode(otlp.span(span)))
+    assert.same({ 'a "name"', 3, { code = 2, message = "NotFound" } }, { shown.name, shown.kind, shown.status })
+    for index, value in ipairs(given) do
+      local attribute_of = shown.attributes[index]
+      assert.equal("k" .. index, attribute_of.key)
+      assert.same(json.decode(otlp.attributes { "k", value })[1].value, attribute_of.value)
+    end
+    assert.equal(11, #shown.attributes)
+    local core = require "sluice.core.otlp"
+    assert.has_error(function() core.span() end)
+    local function broken() error "no" end
+    assert.has_error(function()
+      core.span("a", "b", "c", "d", 1, 1, 2, { "k", {} }, 2, "}", broken, broken)
+    end)
+  end)
+
   it("show no query and no password of a URL", function()
     assert.same({ "https://h:8443/p", "h", 8443 }, { urls.parts "https://me:pw@h:8443/p?key=1#f" })
     assert.same({ "http://[::1]/", "::1", 80 }, { (urls.parts "http://[::1]/"), "::1", 80 })
