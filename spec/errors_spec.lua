@@ -505,14 +505,14 @@ describe("docs/errors.md", function()
     local tree = text_of("docs/errors.md"):match("## The kinds\n(.-)\nThe tree below")
     local listed, parent = {}, nil
     for line in tree:gmatch "[^\n]+" do
-      local indent, first = line:match "^( +)(%u%a+)"
-      if first and #indent == 4 then parent = first end
+      local indent, first = line:match "^( *)(%u%a+)"
+      if first and #indent == 0 then parent = first end
       for name in line:gmatch "%u%l%a+" do
         if first and errors.unknown_kind(name) == nil then listed[name] = parent end
       end
       if first then
         assert.is_nil(errors.unknown_kind(first), first)
-        if #indent == 6 then assert.is_true(errors.new(first):is(parent), first) end
+        if #indent == 2 then assert.is_true(errors.new(first):is(parent), first) end
       end
     end
     local source = text_of("lua/sluice/errors.lua"):match("local parents = (%b{})")

@@ -63,14 +63,3 @@ describe("README.md", function()
     assert.is_false((pcall(app.join, app)))
   end)
 end)
-
-describe("docs/tasks.md", function()
-  it("has examples that run", function()
-    local echo = { query = function(_, request) task.sleep(0.001) return request end }
-    for _, block in ipairs(blocks_of "docs/tasks.md") do
-      local chunk = "local chat, other, a, task = ...\n" .. block
-      local environment = setmetatable({ print = function() end }, { __index = _G })
-      assert(load(chunk, "=docs/tasks.md", "t", environment))(echo, echo, {}, task)
-    end
-  end)
-end)

@@ -29,7 +29,7 @@ function data_plane.new(given)
     _base = given.base,
     _settings = given.settings,
     _server = oauth.new { base = given.base, transport = given.transport },
-    _transport = given.transport,
+    _transport = given.transport or false,
     _background = given.background,
     _access = {}, -- by the name of an endpoint: where it is asked and with what
     _sources = {}, -- by URL and details: its tokens
@@ -100,7 +100,7 @@ local function connect(self, info)
     details = info.details,
     path = info.url:sub(#origin + 1),
     client = client.new {
-      base = origin, host = info.authority, credentials = who, transport = self._transport,
+      base = origin, host = info.authority, credentials = who, transport = self._transport or nil,
       settings = self._settings,
     },
   }
