@@ -105,7 +105,7 @@ function names.with(page, redis_url, f)
     bytes = "data: x\n\n", text = '{"a":1}', value = { a = 1 }, keys = { "a", "b" }, queues = { mail = {} },
     host = workspace.host, monitor = sluice.health.monitor { endpoints = { chat } },
     client = redis_url and client_of(redis_url), my_window = window(), player = {},
-    rows = rows(), file = file,
+    rows = rows(), file = file, store = assert(sluice.capture.open "log.db"),
     split = sluice.traffic.split { { chat, 100 } }, fetch = function() return "fetched" end, mine = {},
     with_capitals = function(request) return request end,
   }, { __index = function(_, name)
