@@ -319,7 +319,8 @@ describe("spans as OTLP", function()
   it("are written whole, whatever their texts hold, and however long they are", function()
     local span = spans.start('a "name"', spans.CLIENT)
     local given = {
-      'quote " and \\', "\0\n\u{e4}", "\xff", ("x"):rep(10000), ("\1"):rep(3000), 1.5, -7, true, { "a" }, "",
+      'quote " and \\', "\0\n\u{e4}", "\xff", ("x"):rep(10000),
+      ("\1"):rep(3000), 1.5, -7, true, { "a" }, "",
     }
     for index, value in ipairs(given) do span:set("k" .. index, value) end
     span:finish "NotFound"
