@@ -318,4 +318,46 @@ function annotations.read_library(folder)
   return modules
 end
 
+-- ---- what tools ask of them ----
+
+---Lines of a comment as one text, without the white space that holds them together; nil where there are none.
+---@param lines string[]
+---@return string?
+function annotations.prose(lines)
+  local text = table.concat(lines, "\n"):gsub("^%s+", ""):gsub("%s+$", "")
+  return text ~= "" and text or nil
+end
+
+---Whether an export can be called, by its code or by its tags.
+---@param export tools.Export
+---@return boolean
+function annotations.is_function(export)
+  return export.shape ~= nil or #export.block.params > 0 or #export.block.returns > 0
+end
+
+---The names of a function's parameters.
+---@param export tools.Export
+---@return string[]
+function annotations.parameters_of(export)
+  local names = export.shape and export.shape.parameters
+  if names then return names end
+  names = {}
+  for index, param in ipairs(export.block.params) do names[index] = param.name end
+  return names
+end
+
+---The class of a table of methods; of a metatable without one (nil), the class that the file is about.
+---@param module tools.Module
+---@param methods string? the name of the local
+---@return string?
+function annotations.class_of(module, methods)
+  local only
+  for _, class in ipairs(module.classes) do
+    if methods and class.table == methods then return class.name end
+    if not methods and class.table == "methods" then return class.name end
+    if not class.alias then only = only == nil and class.name end
+  end
+  return not methods and only or nil
+end
+
 return annotations

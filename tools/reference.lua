@@ -11,12 +11,6 @@
 package.path = (arg[0]:match("^.*/") or "") .. "?.lua"
 local annotations = require "annotations"
 
--- Lines of a comment as paragraphs, without the white space that holds them together.
-local function prose(lines)
-  local text = table.concat(lines, "\n"):gsub("^%s+", ""):gsub("%s+$", "")
-  return text ~= "" and text or nil
-end
-
 local function typed(list)
   if #list == 0 then return nil end
   local copies = {}
@@ -29,9 +23,9 @@ end
 
 local function member_of(export, path)
   local block = export.block
-  local is_function = export.shape or #block.params > 0 or #block.returns > 0
+  local is_function = annotations.is_function(export)
   return {
-    text = prose(block.text),
+    text = annotations.prose(block.text),
     type = block.tags.type and annotations.split_type(block.tags.type) or not is_function and export.literal
       or nil,
     params = typed(block.params) or is_function and {} or nil,
@@ -44,7 +38,7 @@ end
 local function add_class(classes, class, path)
   local known = classes[class.name] or { members = {}, parents = {} }
   classes[class.name] = known
-  known.text = known.text or prose(class.text)
+  known.text = known.text or annotations.prose(class.text)
   known.alias = class.alias
   for _, parent in ipairs(class.parents) do table.insert(known.parents, parent) end
   for _, field in ipairs(class.fields) do
@@ -54,23 +48,12 @@ local function add_class(classes, class, path)
   end
 end
 
--- The class of a table of methods; of a metatable without one, the class that the file is about.
-local function class_of(module, methods)
-  local only
-  for _, class in ipairs(module.classes) do
-    if methods and class.table == methods then return class.name end
-    if not methods and class.table == "methods" then return class.name end
-    if not class.alias then only = only == nil and class.name end
-  end
-  return not methods and only or nil
-end
-
 local function add_module(reference, module)
   local known = { text = module.text, members = {} }
   reference.modules[module.name] = known
   for _, class in ipairs(module.classes) do add_class(reference.classes, class, module.path) end
   for _, export in ipairs(module.exports) do
-    local member, class = member_of(export, module.path), class_of(module, export.owner)
+    local member, class = member_of(export, module.path), annotations.class_of(module, export.owner)
     local owner = export.owner == module.table and known or class and reference.classes[class]
     if export.is_module then
       known.call = member
@@ -80,7 +63,7 @@ local function add_module(reference, module)
     end
   end
   for name, methods in pairs(module.class_names) do
-    local class = class_of(module, methods or nil)
+    local class = annotations.class_of(module, methods or nil)
     -- more than one class may use a name: then it stands for the class that is called so
     if class then
       local is_shared = reference.metatables[name] ~= nil and reference.metatables[name] ~= class

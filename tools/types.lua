@@ -18,27 +18,16 @@ local function add_comment(out, comment)
   for _, line in ipairs(comment) do out[#out + 1] = "---" .. line end
 end
 
-local function parameters_of(export)
-  local names = export.shape and export.shape.parameters
-  if names then return names end
-  names = {}
-  for index, param in ipairs(export.block.params) do names[index] = param.name end
-  return names
-end
-
-local function is_function(export)
-  return export.shape or #export.block.params > 0 or #export.block.returns > 0
-end
-
 local function add_export(out, export)
   local target = export.owner .. (export.is_method and ":" or ".") .. export.name
+  local parameters = table.concat(annotations.parameters_of(export), ", ")
   add_comment(out, export.comment)
   if export.is_module then
-    out[#out + 1] = ("function %s(%s) end"):format(export.owner, table.concat(parameters_of(export), ", "))
+    out[#out + 1] = ("function %s(%s) end"):format(export.owner, parameters)
   elseif KEYWORDS[export.name] then
     out[#out + 1] = ("%s[%q] = nil"):format(export.owner, export.name)
-  elseif is_function(export) then
-    out[#out + 1] = ("function %s(%s) end"):format(target, table.concat(parameters_of(export), ", "))
+  elseif annotations.is_function(export) then
+    out[#out + 1] = ("function %s(%s) end"):format(target, parameters)
   else
     if export.literal and not export.block.tags.type then out[#out + 1] = "---@type " .. export.literal end
     out[#out + 1] = target .. " = nil"
