@@ -87,7 +87,7 @@ ROCK_OBJECTS := $(filter-out $(BUILD)/runtime/%.o $(BUILD)/library.o,$(OBJECTS))
 	$(filter $(BUILD)/runtime/core/%.o $(BUILD)/runtime/modules/%.o,$(OBJECTS))
 HOST_OBJECTS := $(HOST_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/command.o
 
-.PHONY: test-clean-root test-rock deps-rock node-packages all types examples rock install-rock deb deps deps-test deps-extra deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
+.PHONY: test-clean-root test-rock deps-rock node-packages all types docs examples rock install-rock deb deps deps-test deps-extra deps-lint deps-fuzz deps-bench demo test lint asan bench fuzz install \
 	uninstall clean help
 .DELETE_ON_ERROR:
 
@@ -97,6 +97,10 @@ rock: $(BUILD)/sluice.so $(BUILD)/reference.lua
 # LuaCATS definitions for editors: names, comments and types without the code.
 types:
 	@$(LUA) tools/types.lua $(BUILD)/types lua
+# The reference in Markdown, a page a module, from the same annotations.
+docs: types
+	@rm -rf $(BUILD)/docs/reference
+	@$(LUA) tools/pages.lua $(BUILD)/docs/reference lua
 
 help:
 	@echo 'make demo       build, start the emulator, run scripts/quickstart.lua against it'
@@ -109,6 +113,7 @@ help:
 	@echo 'make fuzz       each fuzzer for FUZZ_TIME seconds'
 	@echo 'make WITHOUT="server redis sqlite" BUILD=build/small test    the same without these modules'
 	@echo 'make types      LuaCATS definition files for editors, in $(BUILD)/types'
+	@echo 'make docs       the reference in Markdown, in $(BUILD)/docs/reference, and the types'
 	@echo 'make install    PREFIX= and DESTDIR= as usual; make uninstall takes it away'
 	@echo 'make amalgamation   libsluice as $(BUILD)/sluice.c and $(BUILD)/sluice.h'
 	@echo 'make deb        a Debian package, in $(BUILD)/deb'
@@ -290,7 +295,7 @@ DOCUMENTS = $(STAGE)/share/doc/sluice
 
 # All that is installed, as it is below PREFIX.
 .PHONY: stage
-stage: all types
+stage: all docs
 	rm -rf $(STAGE)
 	install -d $(STAGE)/bin $(STAGE)/include $(STAGE)/$(LIBRARIES)/pkgconfig $(STAGE)/share/man/man1 \
 	  $(STAGE)/share/sluice $(DOCUMENTS)/docs $(DOCUMENTS)/examples
@@ -303,6 +308,7 @@ stage: all types
 	cp -R $(BUILD)/types $(STAGE)/share/sluice/types
 	install -m 644 README.md CHANGELOG.md LICENSE $(DOCUMENTS)
 	install -m 644 docs/*.md $(DOCUMENTS)/docs
+	cp -R $(BUILD)/docs/reference $(DOCUMENTS)/docs/reference
 	install -m 644 scripts/* runtime/examples/* $(DOCUMENTS)/examples
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sluice' 'Description: model endpoints from Lua, embeddable' \
 	  'Version: $(VERSION)' 'Requires.private: libcurl $(if $(REDIS_LIBS),hiredis )$(if $(SQLITE_LIBS),sqlite3 )libssl libcrypto libcares lua5.4' \

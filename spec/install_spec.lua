@@ -104,7 +104,8 @@ describe("an installed libsluice", function()
   it("brings its manual, types for editors, documents and examples", function()
     for _, path in ipairs {
       "man/man1/sluice.1", "sluice/types/sluice/http.lua", "doc/sluice/README.md", "doc/sluice/LICENSE",
-      "doc/sluice/docs/errors.md", "doc/sluice/examples/quickstart.lua", "doc/sluice/examples/plugin.c",
+      "doc/sluice/docs/errors.md", "doc/sluice/docs/reference/sluice.http.md",
+      "doc/sluice/examples/quickstart.lua", "doc/sluice/examples/plugin.c",
     } do
       assert.is_true(#support.read_file(stage .. "/opt/share/" .. path) > 0, path)
     end

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The one source of help, completion and types: tools/reference.lua and tools/types.lua read annotations.
+-- The one source of help, completion, types and pages: tools/reference.lua, types.lua and pages.lua read annotations.
 
 local SAMPLE <const> = [[
 -- SPDX-License-Identifier: MIT
@@ -136,6 +136,53 @@ describe("annotations", function()
       assert.is_truthy(text:find(piece, 1, true), piece .. " in " .. text)
     end
     assert.matches("function layer%(a%) end\n\nreturn layer\n$", read "types/sluice/layer.lua")
+  end)
+
+  it("become pages in Markdown", function()
+    assert.equal("", run(("lua5.4 tools/pages.lua %s/pages %s/lua"):format(root, root)))
+    local text, at = read "pages/sluice.sample.md", 1
+    for _, piece in ipairs {
+      "# sluice.sample\n\nA sample of a module.\nIt has two lines.\n",
+      "## sluice.Maker\n\nStands for `fun(size: integer): `[`sluice.Sample`](sluice.sample.md#sluicesample)",
+      "## sluice.Sized\n\nAnything that has a size.\n\n- `size` `integer`: in bytes\n",
+      "\n\nHas all of [`sluice.Sized`](sluice.sample.md#sluicesized)\n\n- `name` `string` (optional)",
+      "## sluice.SampleOptions\n\n- `limit` `integer` (optional): bytes; 5\n",
+      "## `sample.new(size, given?, ...)`\n\nMakes one.\nWaits.\n\n- `size` `integer`: in bytes\n",
+      "- returns [`sluice.Sample`](sluice.sample.md#sluicesample)`?` made the thing\n",
+      "## `Sample:double()`\n\nIts double.\n\n- returns `integer`\n",
+      "## `sample.from_c(a)`\n",
+      "## `sample.table`\n\nType: `table<string, fun(): integer>`\n",
+      "## `sample.MOST`\n",
+    } do
+      local first, last = text:find(piece, at, true)
+      assert.is_truthy(first, piece .. " in " .. text)
+      at = last
+    end
+    assert.matches("## `layer%(a%)`\n", read "pages/sluice.layer.md")
+    local listed = "- [sluice.sample](sluice.sample.md): A sample of a module.\n"
+    assert.is_truthy(read("pages/README.md"):find(listed, 1, true))
+  end)
+
+  it("of the whole library become a page for each module, with links that lead somewhere", function()
+    for _, folder in ipairs { "pages", "again" } do
+      assert.equal("", run(("lua5.4 tools/pages.lua %s/%s lua"):format(root, folder)))
+    end
+    assert.equal("", run(("diff -r %s/pages %s/again"):format(root, root)))
+    local index, marks, links = read "pages/README.md", {}, {}
+    for path in run("grep -rlE '^ *---@(param|return|field|class)' lua/sluice"):gmatch "[^\n]+" do
+      local name = path:match("^lua/(.*)%.lua$"):gsub("/init$", ""):gsub("/", ".")
+      local text = read("pages/" .. name .. ".md")
+      assert.is_truthy(index:find(("](%s.md)"):format(name), 1, true), name)
+      for heading in text:gmatch "\n## ([^\n]+)" do
+        marks[name .. ".md#" .. heading:lower():gsub("[^%w_ -]", "")] = true
+      end
+      for link in text:gmatch "%]%(([^)#]+#[^)]+)%)" do links[link] = name end
+    end
+    for link, name in pairs(links) do assert.is_true(marks[link], link .. " of " .. name) end
+    assert.matches("## `task.spawn%(f, %.%.%.%)`", read "pages/sluice.task.md")
+    assert.matches("## `HttpClient:request%(given%)`", read "pages/sluice.http.md")
+    local attempts = "%- `attempts` `integer` %(optional%): tries in all[^\n]*; 3\n"
+    assert.matches(attempts, read "pages/sluice.retry.md")
   end)
 
   it("of the whole library can be read", function()
