@@ -239,6 +239,7 @@ $(BUILD)/libsluice.map: Makefile
 
 $(BUILD)/libsluice.so: $(OBJECTS) $(BUILD)/libsluice.map
 	$(CC) $(CFLAGS) -shared -Wl,-soname,libsluice.so.0 -Wl,--version-script,$(BUILD)/libsluice.map $(OBJECTS) $(LIBS) -o $@
+	ln -sf libsluice.so $(BUILD)/libsluice.so.0
 
 $(BUILD)/sluice.so: $(ROCK_OBJECTS)
 	$(CC) $(CFLAGS) -shared $^ $(LIBS) -o $@

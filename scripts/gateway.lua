@@ -56,7 +56,7 @@ local models = {}
 for model, names in pairs(wanted) do
   local others = {}
   for index = 2, #names do others[index - 1] = upstream(names[index]) end
-  local around = { layers.log { fields = { model = model } }, tracing and layers.trace {} or nil }
+  local around = { layers.log { start = false, fields = { model = model } }, tracing and layers.trace {} }
   table.insert(around, captured)
   if others[1] then table.insert(around, layers.fallback(others)) end
   models[model] = sluice.pipeline(upstream(names[1]), around)

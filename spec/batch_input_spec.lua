@@ -77,6 +77,9 @@ describe("the input of a batch", function()
     end)
   end)
 
+  -- Megabytes; sanitizers keep for a while what was freed.
+  local MOST <const> = os.getenv "SLUICE_SLOW" and 512 or 64
+
   it("may have a line of 100 MB, which is not held", function()
     with_batch(function(at)
       local file <close> = assert(io.open(at.input, "wb"))
@@ -90,7 +93,7 @@ describe("the input of a batch", function()
         local summary = assert(batch.run {
           endpoint = { query = function() return {} end }, input = %q, output = %q })
         local most = io.open("/proc/self/status"):read("a"):match "VmHWM:%%s*(%%d+)"
-        print(summary.ok, summary.failed, tonumber(most) < 64 * 1024)]]):format(at.input, at.output)
+        print(summary.ok, summary.failed, tonumber(most) < %d * 1024)]]):format(at.input, at.output, MOST)
       local result = support.sluice("-e", chunk)
       assert.equal("2\t1\ttrue\n", result.out, result.err)
       assert.matches("row 2 is longer than max_line", at.rows()[2].error.message)

@@ -30,6 +30,7 @@ end
 describe("the REPL", function()
   it("shows the values of an expression, and nothing of a statement", function()
     assert.equal('2\n1, nil, "a"\n', run({ "1 + 1", "x = 5", "1, nil, 'a'" }).out)
+    assert.equal("1\nnil, nil\n", run({ "1, nil", "nil, nil" }).out)
     assert.equal("", run({ "(function() end)()", "", "   ", "-- nothing" }).out)
   end)
 

@@ -112,7 +112,10 @@ local function present(self, results, kind)
   local first = results[at]
   if is_stream(first) and results[at + 1] == nil then return remember(self, play(self, first)) end
   local texts = {}
-  for index = at, results.n do texts[#texts + 1] = self:show(results[index]) end
+  local last = results.n
+  -- an answer, and no err
+  if first ~= nil and last == at + 1 and results[last] == nil then last = at end
+  for index = at, last do texts[#texts + 1] = self:show(results[index]) end
   remember(self, first)
   if #texts > 0 then self.console.write(table.concat(texts, ", ") .. "\n") end
 end
