@@ -86,6 +86,7 @@ export async function drive(look) {
   await Promise.race([call("Browser.close").catch(() => {}), sleep(2000)]);
   browser.kill("SIGKILL");
   await sleep(100);
-  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+  // its helpers write into the folder for a moment longer
+  rmSync(profile, { recursive: true, force: true, maxRetries: 30, retryDelay: 50 });
   process.exit();
 }
