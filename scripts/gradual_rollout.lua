@@ -11,6 +11,7 @@
 local sluice = require "sluice"
 local rollout, task, traffic = sluice.rollout, sluice.task, sluice.traffic
 
+if not arg[1] then error("gradual_rollout: ENDPOINT CANDIDATE TABLE SECONDS expected, or --try", 0) end
 local workspace = assert(sluice.workspace())
 local serving, is_trial = workspace.serving_endpoints, arg[1] == "--try"
 local name, candidate, log, seconds, state = table.unpack(arg)
