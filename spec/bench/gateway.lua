@@ -7,27 +7,12 @@ local http = require "sluice.http"
 local nginx = require "nginx"
 local process = require "process"
 local task = require "sluice.task"
-local web = require "sluice.web"
 
 local CONNECTIONS <const> = 64
 local STREAMS <const> = 1000
 
 -- Requests a second while times are taken: with one connection, and with 64. The slowest peer bears them.
 local PACE <const> = { [1] = 200, [CONNECTIONS] = 400 }
-
--- A port that was free a moment ago.
-local function free_port()
-  local server <close> = assert(web.app():listen "127.0.0.1:0")
-  return server.address:match ":(%d+)$"
-end
-
--- User and system time of a process in microseconds.
-local function used(pid)
-  local file <close> = assert(io.open(("/proc/%d/stat"):format(pid)))
-  local fields = {}
-  for field in file:read("a"):match("^.*%) (.*)$"):gmatch "%S+" do fields[#fields + 1] = field end
-  return (tonumber(fields[12]) + tonumber(fields[13])) * 1e4
-end
 
 local function resident(pid)
   local file <close> = assert(io.open(("/proc/%d/statm"):format(pid)))
@@ -98,7 +83,7 @@ local GATEWAYS <const> = {
 }
 
 local function start(bench, name, words_of, upstream)
-  local port = free_port()
+  local port = process.free_port()
   local log = ("%s/gateway-%s.log"):format(bench.folder, (name:gsub("[^%w]+", "-")))
   local gateway = process.serve(words_of(port, upstream), log)
   gateway.upstream = upstream
@@ -109,13 +94,13 @@ end
 -- ---- what is measured ----
 
 local function load(bench, gateway)
-  local cpu = used(gateway.pid)
+  local cpu = process.used(gateway.pid)
   local said = process.measure { "env", "UPSTREAM=" .. gateway.upstream, "wrk", "-t1", "-c" .. CONNECTIONS,
     "-d" .. math.ceil(bench.seconds) .. "s", "-s", bench.here .. "gateway_wrk.lua", gateway.url }
   if said.failed > 0 then error(("%s: %d requests failed"):format(gateway.url, said.failed), 0) end
   return {
     rate = said.requests / said.microseconds * 1e6,
-    cpu = (used(gateway.pid) - cpu) / said.requests,
+    cpu = (process.used(gateway.pid) - cpu) / said.requests,
     mb = resident(gateway.pid) / (1 << 20),
   }
 end
@@ -199,7 +184,7 @@ end
 
 local function open_for_streams(bench)
   if missing() then return open_all(bench) end
-  local port = free_port()
+  local port = process.free_port()
   local words = { bench.binary, bench.here .. "gateway_upstream.lua", port }
   local upstream = process.serve(words, bench.folder .. "/gateway-upstream.log", process.client_core)
   local base = ("http://127.0.0.1:%s/v1"):format(port)

@@ -6,7 +6,6 @@ local http = require "sluice.http"
 local nginx = require "nginx"
 local process = require "process"
 local task = require "sluice.task"
-local web = require "sluice.web"
 
 local function open_many(concurrency)
   return function(bench)
@@ -38,11 +37,6 @@ local function many(concurrency)
   }
 end
 
-local function free_port()
-  local server <close> = assert(web.app():listen "127.0.0.1:0")
-  return server.address:match ":(%d+)$"
-end
-
 local function wait_for(url)
   for _ = 1, 100 do
     if http.request { url = url, verify = false, timeout = 1 } then return end
@@ -61,7 +55,7 @@ local function open_tls(bench)
     "-days", "1", "-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1",
     "-keyout", key, "-out", certificate,
   }, "no certificate")
-  local port = free_port()
+  local port = process.free_port()
   local server = process.serve({
     "openssl", "s_server", "-accept", "127.0.0.1:" .. port, "-www", "-cert", certificate, "-key", key,
   }, bench.folder .. "/openssl.log")

@@ -5,7 +5,6 @@
 local http = require "sluice.http"
 local process = require "process"
 local task = require "sluice.task"
-local web = require "sluice.web"
 
 local nginx = {}
 
@@ -53,12 +52,6 @@ local CLIENT_LOCATION <const> = [[
 
 local FOLDER_OF_MODULES <const> = "/usr/lib/nginx/modules/"
 
--- A port that was free a moment ago.
-local function free_port()
-  local server <close> = assert(web.app():listen "127.0.0.1:0")
-  return server.address:match ":(%d+)$"
-end
-
 local function answers(url)
   for _ = 1, 100 do
     local res = http.request { url = url, timeout = 1 }
@@ -86,7 +79,7 @@ end
 
 -- Starts one.
 local function start(bench, core, probe, values)
-  local port = free_port()
+  local port = process.free_port()
   local words = configure(bench, port, values)
   local log = ("%s/%s.log"):format(bench.folder, values.NAME)
   local server = process.serve(words, log, core)

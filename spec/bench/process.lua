@@ -142,4 +142,21 @@ function process.serve(words, log, core)
   return setmetatable(server, { __close = server.stop, __gc = server.stop })
 end
 
+---A port that was free a moment ago.
+---@return string
+function process.free_port()
+  local server <close> = assert(require("sluice.web").app():listen "127.0.0.1:0")
+  return server.address:match ":(%d+)$"
+end
+
+---User and system time of a process in microseconds.
+---@param pid integer
+---@return number
+function process.used(pid)
+  local file <close> = assert(io.open(("/proc/%d/stat"):format(pid)))
+  local fields = {}
+  for field in file:read("a"):match("^.*%) (.*)$"):gmatch "%S+" do fields[#fields + 1] = field end
+  return (tonumber(fields[12]) + tonumber(fields[13])) * 1e4
+end
+
 return process

@@ -7,7 +7,6 @@ local http = require "sluice.http"
 local nginx = require "nginx"
 local process = require "process"
 local task = require "sluice.task"
-local web = require "sluice.web"
 
 local CONNECTIONS <const> = 64
 
@@ -22,12 +21,6 @@ local WAYS <const> = {
   { "metrics alone", false, true, false },
   { "trace alone", false, false, true },
 }
-
--- A port that was free a moment ago.
-local function free_port()
-  local server <close> = assert(web.app():listen "127.0.0.1:0")
-  return server.address:match ":(%d+)$"
-end
 
 local function without(script, pattern, what)
   local changed, count = script:gsub(pattern, "", 1)
@@ -47,14 +40,6 @@ local function write_script(bench, index, logs, counts)
   return path
 end
 
--- User and system time of a process in microseconds.
-local function used(pid)
-  local file <close> = assert(io.open(("/proc/%d/stat"):format(pid)))
-  local fields = {}
-  for field in file:read("a"):match("^.*%) (.*)$"):gmatch "%S+" do fields[#fields + 1] = field end
-  return (tonumber(fields[12]) + tonumber(fields[13])) * 1e4
-end
-
 local function answers(url)
   for _ = 1, 400 do
     local question = { model = "m", messages = {} }
@@ -67,7 +52,7 @@ end
 
 local function start(bench, index, way, host)
   local name, logs, counts, traces = table.unpack(way)
-  local port = free_port()
+  local port = process.free_port()
   local words = { "env", "DATABRICKS_HOST=" .. host, "DATABRICKS_TOKEN=any",
     traces and "OTEL_EXPORTER_OTLP_ENDPOINT=" .. host or "OTEL_SDK_DISABLED=true",
     bench.binary, write_script(bench, index, logs, counts), "--listen", "127.0.0.1:" .. port, "m=some" }
@@ -77,11 +62,14 @@ local function start(bench, index, way, host)
 end
 
 local function load(bench, gateway)
-  local cpu = used(gateway.pid)
+  local cpu = process.used(gateway.pid)
   local said = process.measure { "env", "UPSTREAM=none", "wrk", "-t1", "-c" .. CONNECTIONS,
     "-d" .. math.ceil(bench.seconds) .. "s", "-s", bench.here .. "gateway_wrk.lua", gateway.url }
   if said.failed > 0 then error(("%s: %d requests failed"):format(gateway.name, said.failed), 0) end
-  return { rate = said.requests / said.microseconds * 1e6, cpu = (used(gateway.pid) - cpu) / said.requests }
+  return {
+    rate = said.requests / said.microseconds * 1e6,
+    cpu = (process.used(gateway.pid) - cpu) / said.requests,
+  }
 end
 
 local function missing()

@@ -6,7 +6,6 @@ local http = require "sluice.http"
 local process = require "process"
 local socket = require "sluice.core.socket"
 local task = require "sluice.task"
-local web = require "sluice.web"
 
 local CONNECTIONS <const> = 64
 -- For the figure of idle ones, of which both ends need descriptors only in their own process.
@@ -45,12 +44,6 @@ http {
   }
 }
 ]]
-
--- A port that was free a moment ago.
-local function free_port()
-  local server <close> = assert(web.app():listen "127.0.0.1:0")
-  return server.address:match ":(%d+)$"
-end
 
 local function answers(port)
   for _ = 1, 250 do
@@ -123,7 +116,7 @@ end
 -- ---- the servers ----
 
 local function start(bench, name, words_of)
-  local port = free_port()
+  local port = process.free_port()
   local file = name:gsub("[^%w]+", "-")
   local server = process.serve(words_of(port), ("%s/%s.log"):format(bench.folder, file))
   server.port, server.name = port, name

@@ -5,12 +5,6 @@
 local process = require "process"
 local socket = require "sluice.core.socket"
 local task = require "sluice.task"
-local web = require "sluice.web"
-
-local function free_port()
-  local server <close> = assert(web.app():listen "127.0.0.1:0")
-  return server.address:match ":(%d+)$"
-end
 
 local function answers(port)
   for _ = 1, 250 do
@@ -33,7 +27,7 @@ local function start(bench, name, words)
 end
 
 local function read_streams(bench, reader, name, words, streams, milliseconds)
-  local port = free_port()
+  local port = process.free_port()
   words[#words + 1], words[#words + 2] = port, milliseconds
   local server <close> = start(bench, name, words)
   local path = "/every/" .. milliseconds
