@@ -6,10 +6,7 @@ local log = require "sluice.log"
 local support = require "support"
 local task = require "sluice.task"
 
-local function write_file(path, text)
-  local file <close> = assert(io.open(path, "wb"))
-  file:write(text)
-end
+local write_file = support.write_file
 
 -- Calls f with a folder of its own, the paths in it, and a function that runs a batch there.
 local function with_batch(f)

@@ -33,10 +33,7 @@ local function with_folder(f)
   if not ok then error(failure, 0) end
 end
 
-local function write_file(path, text)
-  local file <close> = assert(io.open(path, "wb"))
-  file:write(text)
-end
+local write_file = support.write_file
 
 local function lines_of(count)
   local lines = {}

@@ -11,16 +11,9 @@ local function with_folder(f)
   if not ok then error(failure, 0) end
 end
 
-local function write_file(path, text)
-  local file <close> = assert(io.open(path, "wb"))
-  file:write(text)
-end
+local write_file = support.write_file
 
-local function rows_of(path)
-  local rows = {}
-  for line in io.lines(path) do rows[#rows + 1] = assert(json.decode(line)) end
-  return rows
-end
+local rows_of = support.json_lines
 
 support.needing("server", describe, pending)("scripts/batch.lua", function()
   it("tries itself out", function()

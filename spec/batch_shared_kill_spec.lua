@@ -36,10 +36,7 @@ else
 end
 ]]
 
-local function write_file(path, text)
-  local file <close> = assert(io.open(path, "wb"))
-  file:write(text)
-end
+local write_file = support.write_file
 
 local function lines_of(count, deadly)
   local lines = {}

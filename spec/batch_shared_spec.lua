@@ -18,16 +18,9 @@ local tally = require "sluice.batch.tally"
 local task = require "sluice.task"
 local workers = require "sluice.batch.shared.worker"
 
-local function write_file(path, text)
-  local file <close> = assert(io.open(path, "wb"))
-  file:write(text)
-end
+local write_file = support.write_file
 
-local function rows_of(path)
-  local rows = {}
-  for line in io.lines(path) do rows[#rows + 1] = assert(json.decode(line)) end
-  return rows
-end
+local rows_of = support.json_lines
 
 local function numbers_of(path)
   local numbers = {}

@@ -41,6 +41,18 @@ function support.read_file(path)
   return content
 end
 
+function support.write_file(path, text)
+  local file <close> = assert(io.open(path, "wb"))
+  file:write(text)
+end
+
+---The lines of a file, decoded.
+function support.json_lines(path)
+  local rows = {}
+  for line in io.lines(path) do rows[#rows + 1] = assert(require("sluice.json").decode(line)) end
+  return rows
+end
+
 ---Quotes a word for sh.
 function support.quote(word)
   return "'" .. tostring(word):gsub("'", [['\'']]) .. "'"
