@@ -62,13 +62,6 @@ function methods:boot()
   end)
 end
 
--- One that has ended may stay as a zombie for as long as its parent likes.
-local function lives(pid)
-  local file <close> = io.open(("/proc/%d/stat"):format(pid))
-  local state = file and file:read("a"):match "%) (%a)"
-  return state ~= nil and state ~= "Z"
-end
-
 ---Sends it a signal: "STOP", "CONT", "KILL".
 function methods:signal(name)
   os.execute(("kill -%s %d"):format(name, self.pid))
@@ -78,7 +71,7 @@ end
 function methods:kill()
   if not self.pid then return end
   self:signal "KILL"
-  fixture.eventually(function() return not lives(self.pid) end)
+  fixture.eventually(function() return not support.lives(self.pid) end)
   fixture.eventually(function() -- its threads may hold the port for a while
     local s <close> = socket.connect("127.0.0.1", self.port)
     return not s

@@ -23,10 +23,6 @@ describe("scripts/gradual_rollout.lua", function()
     return pid
   end
 
-  local function is_running(pid)
-    return (os.execute(("kill -0 %d 2>/dev/null"):format(pid)))
-  end
-
   local function ask(url, method, path, body)
     return fixture.need(http.request {
       url = url .. path, method = method, json = body, headers = { authorization = "Bearer any" },
@@ -50,10 +46,10 @@ describe("scripts/gradual_rollout.lua", function()
         local pid = start(server.url, state, out)
         wait_for("the first step", function()
           local noted = states.read(state)
-          return noted and noted.phase == "baking" or not is_running(pid)
+          return noted and noted.phase == "baking" or not support.lives(pid)
         end)
         os.execute("kill " .. pid)
-        wait_for("its end", function() return not is_running(pid) end)
+        wait_for("its end", function() return not support.lives(pid) end)
         assert.equal("rolled_back", states.read(state).phase, support.read_file(out))
         local endpoint = ask(server.url, "GET", "/api/2.0/serving-endpoints/rivers"):json()
         assert.equal(100, endpoint.config.traffic_config.routes[1].traffic_percentage)
@@ -73,7 +69,7 @@ describe("scripts/gradual_rollout.lua", function()
           local pid = start(server.url, state, out)
           wait_for("step " .. step, function()
             local noted = states.read(state)
-            return noted and noted.step >= step and noted.phase == "baking" or not is_running(pid)
+            return noted and noted.step >= step and noted.phase == "baking" or not support.lives(pid)
           end)
           os.execute("kill -9 " .. pid)
           assert.same({ step, "baking" }, { states.read(state).step, states.read(state).phase })
@@ -83,7 +79,7 @@ describe("scripts/gradual_rollout.lua", function()
           assert.equal(200, ask(server.url, "POST", "/serving-endpoints/rivers/invocations", question).status)
         end
         local pid = start(server.url, state, out)
-        wait_for("its end", function() return not is_running(pid) end)
+        wait_for("its end", function() return not support.lives(pid) end)
         local told = support.read_file(out)
         assert.equal(1, select(2, told:gsub("step_started at 25 %%", "")), told)
         assert.matches("resumed at 100 %%.*\nmodel%-2 has all of the traffic\n$", told)

@@ -55,8 +55,8 @@ function fixture.eventually(check)
   return true
 end
 
--- Runs f(url, pid) while a script serves as a process of its own, before the workspace at `host_url`. `words`: the
--- script and its arguments, as a shell reads them; the script prints its URL.
+-- Runs f(url, pid) while a script serves as a process of its own, before the workspace at `host_url`, and waits
+-- for its end. `words`: the script and its arguments, as a shell reads them; the script prints its URL.
 function fixture.with_script(host_url, words, f)
   support.with_file("", function(out)
     support.with_file("", function(errs)
@@ -72,6 +72,7 @@ function fixture.with_script(host_url, words, f)
       end)
       local ok, message = xpcall(f, debug.traceback, url, pid)
       os.execute(("kill %d 2>/dev/null"):format(pid))
+      assert(fixture.eventually(function() return not support.lives(pid) end), "the script does not end")
       assert(started, support.read_file(errs))
       if not ok then error(tostring(message) .. "\n" .. support.read_file(errs), 0) end
     end)

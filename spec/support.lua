@@ -98,6 +98,13 @@ function support.about_program(describe, pending)
   end
 end
 
+---Whether a process runs. One that has ended may stay as a zombie for as long as its parent likes.
+function support.lives(pid)
+  local file <close> = io.open(("/proc/%d/stat"):format(pid))
+  local state = file and file:read("a"):match "%) (%a)"
+  return state ~= nil and state ~= "Z"
+end
+
 ---The descriptors that this process holds, as a count.
 function support.descriptors()
   local listing = assert(io.popen "ls /proc/$PPID/fd | wc -l")
