@@ -3,7 +3,7 @@
  * value. */
 #include "internal.h"
 
-/** Never changed once it is shared: setting a value makes a new one. */
+/** Never changed while several tasks have it: then setting a value makes a new one. */
 struct sl_locals {
     /** Of the table, in the registry. */
     int ref;
@@ -72,6 +72,17 @@ static void push_changed(lua_State *L, const sl_task *task)
     lua_rawset(L, 4);
 }
 
+/** Sets `name` (1) to `value` (2) in a table that no other task has; pushes what it was. */
+static void push_replaced(lua_State *L, const sl_task *task)
+{
+    lua_rawgeti(L, LUA_REGISTRYINDEX, task->locals->ref);
+    lua_pushvalue(L, 1);
+    lua_rawget(L, 3);
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
+    lua_rawset(L, 3);
+}
+
 /* set_local(name, value) -> what it was; of the running task and of those it spawns from now on */
 int l_local_set(lua_State *L)
 {
@@ -82,6 +93,10 @@ int l_local_set(lua_State *L)
     if (!task)
         return luaL_error(L, "task.set_local: only a task has values of its own");
     lua_settop(L, 2);
+    if (task->locals && task->locals->users == 1) {
+        push_replaced(L, task);
+        return 1;
+    }
     push_changed(L, task);
     int ref = luaL_ref(L, LUA_REGISTRYINDEX);
     sl_locals *locals = sl_alloc(core, sizeof *locals);
