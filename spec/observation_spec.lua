@@ -182,6 +182,29 @@ describe("observation", function()
     assert.equal(0, observation.input_length { messages = deep })
   end)
 
+  it("is one for layers that follow each other", function()
+    local told = {}
+    local function layer_of(name, what)
+      what.started = function(facts) told[#told + 1] = { name .. " started", facts } end
+      what.ended = function(facts) told[#told + 1] = { name .. " ended", facts } end
+      return observation.layer(what)
+    end
+    local outer, inner = layer_of("outer", { identify = false }), layer_of("inner", {})
+    local shared = inner(endpoint_of(function(_, options) return { id = options.request_id } end))
+    local id
+    task.simulate(function()
+      id = outer(shared):query({}).id
+      shared:query {} -- is still one of its own
+    end)
+    local names = {}
+    for index, each in ipairs(told) do names[index] = each[1] end
+    assert.same({ "outer started", "inner started", "inner ended", "outer ended", "inner started", "inner ended" },
+      names)
+    assert.equal(told[1][2], told[2][2])
+    assert.equal(id, told[1][2].request_id)
+    assert.not_equal(told[1][2], told[5][2])
+  end)
+
   it("leaves misuse to the endpoint, and checks its own", function()
     local layer = observation.layer { ended = function() end }
     local endpoint = layer { query = function(_, request) assert(type(request) == "table", "no table") end }

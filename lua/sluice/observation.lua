@@ -101,6 +101,21 @@ local function is_abort(how, err)
   return how == "closed" or how == "raised" and errors.is(err) and err.kind == "TaskCancelled"
 end
 
+-- The outermost is told first of a beginning, and last of an end.
+local function tell_started(self)
+  for _, hooks in ipairs(self._watchers) do
+    if hooks.started then hooks.started(self) end
+  end
+end
+
+local function tell(self, name)
+  local watchers = self._watchers
+  for index = #watchers, 1, -1 do
+    local hook = watchers[index][name]
+    if hook then hook(self) end
+  end
+end
+
 -- `how`: as stream.watch tells it; of a query "done", "failed" or "raised".
 local function finish(self, how, value, err)
   local facts = meta.get(value == nil and err or value)
@@ -117,7 +132,7 @@ local function finish(self, how, value, err)
     self.outcome = is_abort(how, err) and "aborted" or "error"
     if err ~= nil then take_error(self, err) end
   end
-  self._ended(self)
+  tell(self, "ended")
 end
 
 -- A raise passes through the layer, seen and unchanged.
@@ -154,14 +169,14 @@ local function identified(given)
 end
 
 -- Made in one piece, with room for what comes: a table that grows costs more than all else here.
-local function begin(what, inner, streamed, request, given)
+local function begin(watchers, inner, streamed, request, given)
   local id
-  if what.identify ~= false then id, given = identified(given) end
+  if watchers.identify then id, given = identified(given) end
   return setmetatable({
     operation = operation_of(request), streamed = streamed, endpoint = inner.name, host = inner.host,
     model = type(request) == "table" and request.model or nil, request = request, options = given,
-    request_id = id, started = now(), started_at = wall(), _ended = what.ended,
-    _told = what.opened, _opened = false,
+    request_id = id, started = now(), started_at = wall(),
+    _watchers = watchers, _opened = false,
     outcome = nil, duration = nil, value = nil, status = nil, ttft = nil, served_model = nil,
     answer_model = nil, variant = nil, upstream_request_id = nil, input_tokens = nil, output_tokens = nil,
     attempts = nil, cache = nil,
@@ -180,7 +195,7 @@ local function opened_stream(self, value, err)
   end
   self._opened = true
   self.value = stream.watch(value, function(opened, how, failure) finish(self, how, opened, failure) end)
-  if self._told then self._told(self) end
+  tell(self, "opened")
   return self.value
 end
 
@@ -194,27 +209,40 @@ local WHAT <const> = {
 ---@field ended fun(facts: sluice.Observation)
 ---@field identify? boolean false: no request_id is made up
 
+-- Of the endpoints that are watched: the one inside, and who watches.
+local watched = setmetatable({}, { __mode = "k" })
+
+local function watch(inner, watchers)
+  local function query(_, request, given)
+    local self <close> = begin(watchers, inner, false, request, given)
+    tell_started(self)
+    return ended_query(self, inner:query(request, self.options))
+  end
+
+  local function open(_, request, given)
+    local self <close> = begin(watchers, inner, true, request, given)
+    tell_started(self)
+    return opened_stream(self, inner:stream(request, self.options))
+  end
+
+  local outer = layers.around { query = query, stream = open } (inner)
+  watched[outer] = { inner = inner, watchers = watchers }
+  return outer
+end
+
 ---Makes a layer that watches each query and each stream from its start to its end, however it ends: an answer, an
 ---err, a raise, a cancellation, a reader who leaves. It changes nothing but the options, which get a request_id.
+---Layers that follow each other see the same, and share the facts.
 ---@param what sluice.ObservationHooks
 ---@return sluice.Layer
 function observation.layer(what)
   options.check("observation.layer", what, WHAT)
-  local started = what.started
-
-  local function query(inner, request, given)
-    local self <close> = begin(what, inner, false, request, given)
-    if started then started(self) end
-    return ended_query(self, inner:query(request, self.options))
+  return function(endpoint)
+    local inside = watched[endpoint]
+    local watchers = { what, table.unpack(inside and inside.watchers or {}) }
+    watchers.identify = what.identify ~= false or inside and inside.watchers.identify or false
+    return watch(inside and inside.inner or endpoint, watchers)
   end
-
-  local function open(inner, request, given)
-    local self <close> = begin(what, inner, true, request, given)
-    if started then started(self) end
-    return opened_stream(self, inner:stream(request, self.options))
-  end
-
-  return layers.around { query = query, stream = open }
 end
 
 -- Messages hold contents, which hold parts, which hold texts.

@@ -42,14 +42,6 @@ local function add_stream(span, facts)
   part:finish(facts.outcome == "error" and facts.error_kind or nil)
 end
 
--- The task goes on to something else.
-local function opened(facts)
-  local span = facts.span
-  span.opened = task.now()
-  span:leave()
-  if span.sampled then meta.set(facts.value, { trace = span }) end
-end
-
 ---Makes a layer that makes a span of each query and each stream, by OpenTelemetry's conventions for generative AI, and
 ---within it one for each try, each look into a cache and each request over the wire, to whom the trace is told by
 ---traceparent. It goes around those layers. In the meta of an answer, or of an err: `trace`, the span, whose tostring
@@ -65,14 +57,23 @@ local function trace_layer(given)
 
   return function(inner)
     local provider = given.provider or inner.provider
+    local own <const> = {} -- the key of this layer's span in the facts, which other layers share
 
     local function started(facts)
       local sampled = sample >= 1 or system.random_float() < sample
-      facts.span = spans.start(name_of(facts), spans.CLIENT, spans.active(), exporter, sampled):enter()
+      facts[own] = spans.start(name_of(facts), spans.CLIENT, spans.active(), exporter, sampled):enter()
+    end
+
+    -- The task goes on to something else.
+    local function opened(facts)
+      local span = facts[own]
+      span.opened = task.now()
+      span:leave()
+      if span.sampled then meta.set(facts.value, { trace = span }) end
     end
 
     local function ended(facts)
-      local span = facts.span
+      local span = facts[own]
       if span.sampled then
         attributes.of_query(span, facts, provider, contents)
         local of = facts.value
