@@ -231,6 +231,7 @@ return sample
       ["sample.new: @param second is missing"] = { "%-%-%-@param second[^\n]*\n", "" },
       ["sample.new: @param first has no type"] = { "@param first string", "@param first" },
       ["sample.new: @param third names no parameter"] = { "(%-%-%-@return)", "---@param third any\n%1" },
+      ["sample.new: @return: its name is missing"] = { "(@return table)", "%1 `name` and more" },
       ["sample.new: @return is missing"] = { "%-%-%-@return table\n", "" },
       ["sample.new: no @class or @alias is called sluice.Lost"] = { "(@return) table", "%1 sluice.Lost[]?" },
       ["sluice.Sample: no @class or @alias is called sluice.Lost"] = { ": sluice.Base", ": sluice.Lost" },

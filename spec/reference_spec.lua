@@ -33,6 +33,8 @@ local OPTIONS = { limit = "integer?" }
 ---@param ... string|integer
 ---@return sluice.Sample? made the thing
 ---@return sluice.Error? err
+---@return integer # more
+---@return any ... all else
 function sample.new(size, given, ...)
   return setmetatable({ size, given, ..., OPTIONS }, metatable)
 end
@@ -100,7 +102,9 @@ describe("annotations", function()
       { name = "...", type = "string|integer" },
     }, new.params)
     assert.same({
-      { type = "sluice.Sample?", text = "made the thing" }, { type = "sluice.Error?", text = "err" },
+      { name = "made", type = "sluice.Sample?", text = "the thing" },
+      { name = "err", type = "sluice.Error?" }, { type = "integer", text = "more" },
+      { name = "...", type = "any", text = "all else" },
     }, new.returns)
     assert.matches("sample.lua:%d+$", new.at)
     local class = reference.classes["sluice.Sample"]
@@ -126,7 +130,7 @@ describe("annotations", function()
       "---@class sluice.sample\nlocal sample = {}\n",
       "---@field make sluice.Maker\nlocal methods = {}\n",
       "---@field limit? integer bytes; 5\n\n",
-      "---@return sluice.Error? err\nfunction sample.new(size, given, ...) end\n",
+      "---@return any ... all else\nfunction sample.new(size, given, ...) end\n",
       "---@return integer\nfunction methods:double() end\n",
       "---@param a any\nfunction sample.from_c(a) end\n",
       "---@type table<string, fun(): integer>\nsample.table = nil\n",
@@ -148,7 +152,8 @@ describe("annotations", function()
       "\n\nHas all of [`sluice.Sized`](sluice.sample.md#sluicesized)\n\n- `name` `string` (optional)",
       "## sluice.SampleOptions\n\n- `limit` `integer` (optional): bytes; 5\n",
       "## `sample.new(size, given?, ...)`\n\nMakes one.\nWaits.\n\n- `size` `integer`: in bytes\n",
-      "- returns [`sluice.Sample`](sluice.sample.md#sluicesample)`?` made the thing\n",
+      "- returns `made` [`sluice.Sample`](sluice.sample.md#sluicesample)`?`: the thing\n- returns `err` ",
+      "- returns `integer`: more\n- returns `...` `any`: all else\n",
       "## `Sample:double()`\n\nIts double.\n\n- returns `integer`\n",
       "## `sample.from_c(a)`\n",
       "## `sample.table`\n\nType: `table<string, fun(): integer>`\n",

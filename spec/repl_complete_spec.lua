@@ -45,6 +45,12 @@ describe("completion", function()
     ["layers.retry { attempts = 3, bu"] = "budget = ",
     ["task.map(list, f, { "] = "concurrency =  stop_on_error = ",
     ["chat:query({}, { ti"] = "timeout = ",
+    ["w.serving_endpoints:create { config = { served_entities = { { entity_n"] = "entity_name = ",
+    ["chat:query({}, { timeout = { que"] = "queue = ",
+    ["chat:query { messages = { { role = 'user', con"] = "content = ",
+    ["sluice.http.client { max_w"] = "max_waiting = ",
+    ["progress.ba"] = "bar",
+    ["transp"] = "transports",
     ["require 'sluice.tas"] = "sluice.task",
     ["require('sluice.tas"] = "sluice.task",
     ["'sluice.tas"] = "",
@@ -95,18 +101,22 @@ describe("help", function()
   end)
 
   it("tells it of methods and of classes, by living values and by name", function()
-    assert.matches("^sluice.Endpoint:stream%(request: table, options%?: sluice.Query", about "chat:stream")
+    local signature = "^sluice.Endpoint:stream%(request: sluice.Request, options%?: sluice.Query"
+    assert.matches(signature, about "chat:stream")
     assert.matches("^sluice.Workspace\n", about "w")
     assert.matches("\n  endpoint ", about "w")
     assert.matches("^sluice.Stream:text%(%)", about "Stream:text")
     assert.matches("^sluice.Error\n", about "sluice.Error")
     assert.matches("\n  is ", about "sluice.Error")
     assert.matches("^sluice.Layer: fun", about "sluice.Layer")
+    assert.matches("\n  lua/sluice/layers.lua:%d+$", about "chat:query")
   end)
 
   it("lists the options of a call, and the parts of a module", function()
     assert.matches("\n  attempts%? +integer", about "layers.retry")
     assert.matches("\n  breaker ", about "layers")
+    assert.matches("\n  max_per_host%? +integer", about "http.client")
+    assert.matches("\n  returns  err: sluice.Error%?  kind ", about "json.decode")
   end)
 
   it("says what it does not know, and what is near", function()
@@ -139,6 +149,20 @@ describe("what is known", function()
     assert.equal("sluice.Stream", (knowledge.subject_of "sluice.Stream?"))
     assert.is_nil(knowledge.subject_of "sluice.Stream[]")
     assert.matches("^fun", knowledge.resolve "sluice.ServingAnswer")
+  end)
+
+  it("knows the modules that are for everybody", function()
+    assert.is_true(knowledge.is_public "task")
+    assert.is_false(knowledge.is_public "options")
+    assert.is_false(knowledge.is_public "workspace")
+    assert.is_true(#knowledge.public_names() > 20)
+  end)
+
+  it("tells fields from names", function()
+    local tokens = knowledge.code "a.b:c(d)"
+    assert.same({ false, true, true, false },
+      { knowledge.is_field(tokens, 1), knowledge.is_field(tokens, 3), knowledge.is_field(tokens, 5),
+        knowledge.is_field(tokens, 7) })
   end)
 
   it("finds members, their kinds and their results", function()

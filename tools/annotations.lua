@@ -7,7 +7,7 @@ local lua_source = require "lua_source"
 local annotations = {}
 
 ---@class tools.Typed
----@field name string?
+---@field name string? of a result: nil where it has none
 ---@field type string as written; "" where it is missing
 ---@field text string what is said behind it
 ---@field optional boolean?
@@ -19,6 +19,7 @@ local annotations = {}
 ---@field fields tools.Typed[]
 ---@field tags table<string, string> what stands behind the last tag of a name
 ---@field generics table<string, true>
+---@field is_unnamed boolean? whether something is said of a result without its name
 
 -- ---- types ----
 
@@ -140,9 +141,13 @@ function readers.param(block, rest)
   block.params[#block.params + 1] = { name = name, type = of_type, text = text, optional = optional }
 end
 
+-- Behind its type a result has its name and then what is said of it, or `#` and what is said of it.
 readers["return"] = function(block, rest)
   local of_type, text = annotations.split_type(rest)
-  block.returns[#block.returns + 1] = { type = of_type, text = text }
+  local name, said = text:match("^([%a_][%w_]*)%f[%s\0]%s*(.*)$")
+  if not name then name, said = text:match("^(%.%.%.)%s*(.*)$") end
+  block.returns[#block.returns + 1] = { name = name, type = of_type, text = said or text:gsub("^#%s*", "") }
+  block.is_unnamed = block.is_unnamed or not name and text:find("^[^#]") ~= nil
 end
 
 function readers.field(block, rest)

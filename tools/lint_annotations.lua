@@ -40,6 +40,7 @@ end
 local function check_results(complain, export, block)
   if export.shape.returns and not block.tags["return"] then complain("@return is missing") end
   if block.returns[1] and block.returns[1].type == "" then complain("@return has no type") end
+  if block.is_unnamed then complain("@return: its name is missing, or a # where it has none") end
   if block.tags["return"] and not export.shape.returns then complain("@return, but nothing is returned") end
 end
 

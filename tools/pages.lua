@@ -114,7 +114,7 @@ local function add_export(out, module, export, targets)
     add_typed(out, param, code(param.name), targets)
   end
   for _, result in ipairs(block.returns) do
-    add(out, "- returns %s %s", type_text(result.type, targets), prose(result.text))
+    add_typed(out, result, "returns" .. (result.name and " " .. code(result.name) or ""), targets)
   end
 end
 

@@ -4,9 +4,9 @@
 --     lua5.4 tools/reference.lua OUTPUT.lua FOLDER
 --
 -- modules[NAME]    { text, members }          of what require gives
--- classes[NAME]    { text, members, parents, alias }
+-- classes[NAME]    { text, members, parents, alias, at }
 -- metatables[NAME] the class of objects whose metatable has this __name
--- A member is { text, type, params, returns, is_method, at }; a parameter or result { name, type, text, optional }.
+-- A member is { text, type, params, returns, is_method, at }, a field of a class without `at`; a parameter or result { name, type, text, optional }.
 
 package.path = (arg[0]:match("^.*/") or "") .. "?.lua"
 local annotations = require "annotations"
@@ -40,11 +40,11 @@ local function add_class(classes, class, path)
   classes[class.name] = known
   known.text = known.text or annotations.prose(class.text)
   known.alias = class.alias
+  known.at = known.at or path .. ":" .. class.line
   for _, parent in ipairs(class.parents) do table.insert(known.parents, parent) end
   for _, field in ipairs(class.fields) do
     local text = field.text ~= "" and field.text or nil
-    known.members[field.name] =
-      { type = field.type, text = text, optional = field.optional, at = path .. ":" .. class.line }
+    known.members[field.name] = { type = field.type, text = text, optional = field.optional }
   end
 end
 

@@ -67,6 +67,24 @@ local function is_proxy(value)
   return good, "a string, a sluice.secret or false"
 end
 
+---@class sluice.HttpClientOptions
+---@field max_connections? integer requests at once; the others wait, see timeout.queue; no limit
+---@field max_per_host? integer of them to one host; no limit
+---@field max_waiting? integer how many may wait; those beyond it fail at once with QueueFull; no limit
+---@field timeout? number|sluice.Timeout seconds; what its requests have when they say nothing
+---@field max_response? integer bytes; what its requests have when they say nothing
+---@field redirects? integer how many are followed, as in a request; for :handle too
+---@field proxy? string|sluice.Secret|false "http://user:password@host:port", https:// or socks5h://; false: none; not given: http_proxy, https_proxy and all_proxy, where we may read the environment
+---@field no_proxy? string "host,.domain,10.0.0.0/8,*"; not given: no_proxy of the environment
+---@field unix? string a socket's path: every request goes there
+---@field verify? boolean check the certificate and the name in it (true)
+---@field ca_file? string authorities in PEM
+---@field cert? string our own certificate in PEM, for each server that asks
+---@field key? string its key, in PEM
+---@field key_password? string|sluice.Secret of the key
+---@field http2? boolean where a TLS server offers it (false)
+---@field dns_servers? string "ADDRESS[:PORT],..." instead of the system's
+---@field dns_over_tcp? boolean false
 local CLIENT = {
   max_connections = "count?",
   max_per_host = "count?",
@@ -487,18 +505,8 @@ local function engine_options(given)
   return made
 end
 
----Makes a client with a pool of its own.
----
----Options: `max_connections` and `max_per_host` (requests at once; the others wait, see
----timeout.queue; no limit), `max_waiting` (how many may wait, those beyond it fail at once with
----QueueFull; no limit), `http2` (where a TLS server offers it; false), `proxy`
----("http://user:password@host:port", https:// or socks5h://, as a text or a secret; false: none; nil:
----what the environment says where we may read it: http_proxy, https_proxy, all_proxy), `no_proxy`
----("host,.domain,10.0.0.0/8,*"), `unix` (a socket's path: every request goes there), `cert`, `key` and
----`key_password` (ours, in PEM, for each server that asks), `ca_file` (authorities in PEM), `verify`, `timeout` and `max_response`
----(what its requests have when they say nothing), `dns_servers` ("ADDRESS[:PORT],..." instead of the
----system's), `dns_over_tcp` (false), `redirects` (as in a request, for :handle too).
----@param given? table
+---Makes a client with a pool of its own. Never waits.
+---@param given? sluice.HttpClientOptions
 ---@return sluice.HttpClient
 function http.client(given)
   given = options.check("http.client", given, CLIENT)

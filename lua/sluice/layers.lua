@@ -3,9 +3,44 @@
 
 local options = require "sluice.options"
 
+---One message of a chat.
+---@class sluice.Message
+---@field role "system"|"user"|"assistant"|"tool"
+---@field content? string|table[]
+---@field tool_calls? table[] of the assistant
+---@field tool_call_id? string of a tool
+---@field [string] any
+
+---What an endpoint is asked, as it is on the wire: what is not named here passes through untouched.
+---@class sluice.Request
+---@field messages? sluice.Message[] of a chat
+---@field prompt? string|string[] of a completion
+---@field input? string|table of embeddings, and of the Responses API
+---@field dataframe_split? table of a model for tables; also `dataframe_records`, `instances`, `inputs`
+---@field max_tokens? integer
+---@field temperature? number
+---@field top_p? number
+---@field stop? string|string[]
+---@field n? integer
+---@field seed? integer
+---@field tools? table[]
+---@field tool_choice? string|table
+---@field response_format? table
+---@field [string] any
+
+---What it answers, as it is on the wire.
+---@class sluice.Answer
+---@field choices? { index: integer, message: sluice.Message, finish_reason: string }[]
+---@field usage? { prompt_tokens: integer, completion_tokens: integer, total_tokens: integer }
+---@field data? table[] of embeddings
+---@field predictions? table[] of a model for tables
+---@field model? string
+---@field id? string
+---@field [string] any
+
 ---@class sluice.Endpoint
----@field query fun(self: sluice.Endpoint, request: table, options?: sluice.QueryOptions): table?, sluice.Error? one answer
----@field stream? fun(self: sluice.Endpoint, request: table, options?: sluice.QueryOptions): sluice.Stream?, sluice.Error? an answer as it is made
+---@field query fun(self: sluice.Endpoint, request: sluice.Request, options?: sluice.QueryOptions): sluice.Answer?, sluice.Error? one answer
+---@field stream? fun(self: sluice.Endpoint, request: sluice.Request, options?: sluice.QueryOptions): sluice.Stream?, sluice.Error? an answer as it is made
 ---@field name? string
 ---@field host? string
 ---@field serving_state? fun(self: sluice.Endpoint, options?: { timeout?: number }): sluice.ServingState?, sluice.Error? whether it says it is ready; costs no tokens
@@ -13,7 +48,7 @@ local options = require "sluice.options"
 ---@field provider? string whose API it is, as OpenTelemetry's gen_ai.provider.name: "databricks", "openai"
 ---@field honours_timeout? boolean whether `options.timeout.total` alone bounds a query; layers do not pass it on
 
----@alias sluice.AroundCall fun(inner: sluice.Endpoint, request: table, options?: table): table?, sluice.Error?
+---@alias sluice.AroundCall fun(inner: sluice.Endpoint, request: sluice.Request, options?: sluice.QueryOptions): sluice.Answer|sluice.Stream|nil, sluice.Error?
 ---@alias sluice.Layer fun(endpoint: sluice.Endpoint): sluice.Endpoint
 
 local layers = {}

@@ -21,13 +21,48 @@ local serving = {}
 ---@field timeout? number|sluice.Timeout seconds, 60 in total
 ---@field request_id? string sent as X-Request-Id
 
+---A model, a version of it and the machines that serve it, as on the wire.
+---@class sluice.ServedEntity
+---@field name? string of this one among the endpoint's
+---@field entity_name? string "catalog.schema.model"
+---@field entity_version? string
+---@field workload_size? "Small"|"Medium"|"Large"
+---@field workload_type? string "CPU", "GPU_SMALL", "GPU_LARGE", ...
+---@field scale_to_zero_enabled? boolean
+---@field environment_vars? table<string, string>
+---@field min_provisioned_throughput? integer
+---@field max_provisioned_throughput? integer
+---@field external_model? table
+---@field [string] any
+
+---What an endpoint serves, as on the wire.
+---@class sluice.EndpointConfig
+---@field served_entities? sluice.ServedEntity[]
+---@field traffic_config? table see traffic.config
+---@field auto_capture_config? table the inference table
+---@field [string] any
+
+---An endpoint that is to be, as on the wire; what is not named here passes through untouched.
+---@class sluice.EndpointBody
+---@field name string
+---@field config? sluice.EndpointConfig
+---@field tags? { key: string, value: string? }[]
+---@field ai_gateway? table
+---@field email_notifications? table
+---@field description? string
+---@field route_optimized? boolean
+---@field budget_policy_id? string
+---@field [string] any
+
 ---@alias sluice.ServingAnswer fun(self: sluice.ServingEndpoints, name: string, options?: sluice.CallOptions): table?, sluice.Error?
 ---@alias sluice.ServingChange fun(self: sluice.ServingEndpoints, name: string, body: table, options?: sluice.CallOptions): table?, sluice.Error?
----@alias sluice.ServingCreation fun(self: sluice.ServingEndpoints, body: table, options?: sluice.CallOptions): table?, sluice.Error?
+---@alias sluice.ServingCreation fun(self: sluice.ServingEndpoints, body: sluice.EndpointBody, options?: sluice.CallOptions): table?, sluice.Error?
+---@alias sluice.ServingConfig fun(self: sluice.ServingEndpoints, name: string, body: sluice.EndpointConfig, options?: sluice.CallOptions): table?, sluice.Error?
+---@alias sluice.ServingConfigWait fun(self: sluice.ServingEndpoints, name: string, body: sluice.EndpointConfig, options?: sluice.WaitOptions): table?, sluice.Error?
 ---@alias sluice.ServingText fun(self: sluice.ServingEndpoints, name: string, options?: sluice.CallOptions): string?, sluice.Error?
 ---@alias sluice.ServingLogs fun(self: sluice.ServingEndpoints, name: string, served_model_name: string, options?: sluice.CallOptions): { logs: string }?, sluice.Error?
 ---@alias sluice.ServingWait fun(self: sluice.ServingEndpoints, name: string, body: table, options?: sluice.WaitOptions): table?, sluice.Error?
----@alias sluice.ServingCreationWait fun(self: sluice.ServingEndpoints, body: table, options?: sluice.WaitOptions): table?, sluice.Error?
+---@alias sluice.ServingCreationWait fun(self: sluice.ServingEndpoints, body: sluice.EndpointBody, options?: sluice.WaitOptions): table?, sluice.Error?
 
 ---Bodies are the wire's own tables, passed on untouched; so are the answers. Every method waits, and gives nil and
 ---err where it failed. The names of those below are the official SDKs'.
@@ -37,8 +72,8 @@ local serving = {}
 ---@field create sluice.ServingCreation starts the creation; gives the endpoint as it is then, usually not ready; kind ResourceAlreadyExists where the name is taken
 ---@field create_and_wait sluice.ServingCreationWait creates an endpoint and waits until it is ready; errors as of create and wait
 ---@field delete sluice.ServingAnswer deletes an endpoint
----@field update_config sluice.ServingChange starts a change of what is served and of the traffic; a body that names no served entities keeps the live ones
----@field update_config_and_wait sluice.ServingWait the same, until the new config is live; errors as of update_config and wait
+---@field update_config sluice.ServingConfig starts a change of what is served and of the traffic; a body that names no served entities keeps the live ones
+---@field update_config_and_wait sluice.ServingConfigWait the same, until the new config is live; errors as of update_config and wait
 ---@field create_provisioned_throughput_endpoint sluice.ServingCreation
 ---@field create_provisioned_throughput_endpoint_and_wait sluice.ServingCreationWait
 ---@field update_provisioned_throughput_endpoint_config sluice.ServingChange
@@ -230,7 +265,7 @@ end
 ---The endpoint of this name; created where there is none, by this call or by somebody who was faster. One that is
 ---there is not changed: `sluice.meta(endpoint).drift` tells how it differs from the body (nil: not at all), and
 ---a warning is logged; `.created` tells whether this call created it. Waits until it is ready.
----@param body { name: string, config?: table }
+---@param body sluice.EndpointBody
 ---@param given? sluice.WaitOptions
 ---@return table? endpoint
 ---@return sluice.Error? err as of get, create and wait
@@ -244,7 +279,7 @@ end
 ---The endpoint of this name as the body says: created where there is none, changed where `config`, `tags`,
 ---`ai_gateway` or `email_notifications` differ. `sluice.meta(endpoint).created` and `.updated` (the differences
 ---there were, or false) tell what was done. Waits until it is ready.
----@param body { name: string, config?: table }
+---@param body sluice.EndpointBody
 ---@param given? sluice.WaitOptions
 ---@return table? endpoint
 ---@return sluice.Error? err as of the calls it makes; OperationFailed where something differs that the service cannot change
@@ -265,9 +300,9 @@ end
 
 ---Asks an endpoint once, as workspace:endpoint(name):query(...). Nothing is tried again. Waits.
 ---@param name string
----@param request table
+---@param request sluice.Request
 ---@param given? sluice.QueryOptions `served_model` asks one served entity, whatever the traffic says
----@return table? response
+---@return sluice.Answer? response
 ---@return sluice.Error? err
 function methods:query(name, request, given)
   local endpoint = endpoint_for("serving_endpoints:query", self, name, request, given)
@@ -277,7 +312,7 @@ end
 ---Asks an endpoint once, for an answer as it is made, as workspace:endpoint(name):stream(...). Waits for the first
 ---content, the end or an err.
 ---@param name string
----@param request table
+---@param request sluice.Request
 ---@param given? sluice.QueryOptions
 ---@return sluice.Stream? stream
 ---@return sluice.Error? err

@@ -41,7 +41,7 @@ task.wall = core.wall
 ---`scope:cancel(reason)` ends it with nil, err. Waits.
 ---@param f fun(scope: sluice.Scope, ...): ...
 ---@param ... any passed to f
----@return ...
+---@return any ... what f returns
 task.scope = core.scope
 
 ---Calls `f(...)` in a scope with a deadline: no wait, retry, queue or request inside outlives it.
@@ -49,21 +49,21 @@ task.scope = core.scope
 ---@param seconds number from now, on the running clock
 ---@param f function
 ---@param ... any passed to f
----@return ... the results of f; nil and a TimeoutError that names this limit when it has passed
+---@return any ... the results of f; nil and a TimeoutError that names this limit when it has passed
 task.timeout = core.timeout
 
 ---Calls `f(...)` in a scope that cancellation and deadlines from outside do not reach: for clean-up
 ---that waits. Give it a task.timeout of its own. Waits.
 ---@param f function
 ---@param ... any passed to f
----@return ... the results of f
+---@return any ... the results of f
 task.shield = core.shield
 
 ---Calls `f(...)` in simulated time, which moves only when no task of it can run. Real sockets in it
 ---raise. Waits (as seen from inside), and takes no real time for it.
 ---@param f function
 ---@param given? { seed?: integer, wall?: number } `seed`: ready tasks run in an order drawn from it; `wall`: what task.wall() starts from (seconds since 1970, default 2026-01-01)
----@return ... the results of f
+---@return any ... the results of f
 function task.simulate(f, given)
   given = options.check("task.simulate", given, { seed = "integer?", wall = "number?" })
   return core.simulate(given.seed or 0, given.wall or 1767225600, f)
@@ -269,7 +269,7 @@ end
 ---Runs the functions as tasks; the first to end decides: its results are returned, or its error is
 ---raised, and the others are cancelled and joined. Waits.
 ---@param ... function
----@return ... the results of the first
+---@return any ... the results of the first
 function task.race(...)
   local runners = table.pack(...)
   if runners.n == 0 then error("task.race: at least one function expected", 2) end

@@ -200,14 +200,14 @@ local function asking(method)
 end
 
 ---Asks the variant that the request is assigned to. Waits as its endpoint does.
----@param request table
+---@param request sluice.Request
 ---@param given? sluice.QueryOptions `variant`: the one to ask, whatever the shares say
----@return table? response sluice.meta(response).variant is its name
+---@return sluice.Answer? response sluice.meta(response).variant is its name
 ---@return sluice.Error? err sluice.meta(err).variant is its name
 split_methods.query = asking "query"
 
 ---As query, for an answer as it is made.
----@param request table
+---@param request sluice.Request
 ---@param given? sluice.QueryOptions
 ---@return sluice.Stream? stream
 ---@return sluice.Error? err
@@ -360,9 +360,9 @@ local function shadow_copy(self, method, request, given)
 end
 
 ---Asks the main endpoint; maybe the candidate too, whose answer nobody gets.
----@param request table
+---@param request sluice.Request
 ---@param given? sluice.QueryOptions
----@return table? response
+---@return sluice.Answer? response
 ---@return sluice.Error? err
 function shadow_methods:query(request, given)
   shadow_copy(self, "query", request, given)
@@ -370,7 +370,7 @@ function shadow_methods:query(request, given)
 end
 
 ---As query, for an answer as it is made; the candidate's is read to its end.
----@param request table
+---@param request sluice.Request
 ---@param given? sluice.QueryOptions
 ---@return sluice.Stream? stream
 ---@return sluice.Error? err

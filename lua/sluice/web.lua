@@ -260,7 +260,10 @@ end
 ---Logs a fault of the program and gives what the client is told instead.
 ---@param request sluice.web.Request
 ---@param text string
----@return integer status, table? fields, string body, string? type as run gives
+---@return integer status
+---@return table? fields
+---@return string body
+---@return string? type as run gives
 function methods.fault(_, request, text)
   log_failure(request, 500, text)
   return completed(request, results.parts {
@@ -322,7 +325,10 @@ end
 ---The answer that tells of a failure. For those who serve an app. Raises the end of the task itself.
 ---@param request sluice.web.Request
 ---@param raised any from failure.trace
----@return integer status, table? fields, string body, string? type as run gives
+---@return integer status
+---@return table? fields
+---@return string body
+---@return string? type as run gives
 function methods:failed(request, raised)
   if errors.is(raised) and is_our_end(raised) then error(raised, 0) end
   return told(self, request, raised)

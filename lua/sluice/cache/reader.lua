@@ -123,7 +123,7 @@ end
 
 ---The next chunk; nil at the end; nil and err. Waits.
 ---@return any chunk
----@return any event, or err
+---@return any event of a chunk; else err
 function live_methods:next()
   local flight = self._flight
   while not self._ended do

@@ -94,7 +94,7 @@ end
 ---What was kept, as the chunks of a stream.
 ---@param kept sluice.cache.Entry
 ---@param with_usage boolean whether the caller asks for the usage
----@return sluice.cache.Chunk[]? nil where it cannot be one
+---@return sluice.cache.Chunk[]? chunks nil where it cannot be one
 function render.stream(kept, with_usage)
   local answer
   if kept.chunks ~= "" then

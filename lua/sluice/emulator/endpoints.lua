@@ -265,7 +265,7 @@ end
 ---@param served_name string|nil one entity by name, past the traffic split
 ---@param share number in [0, 1): where in the traffic split the query falls
 ---@return table|nil entity
----@return sluice.emulator.refusal|table refusal, or the endpoint's record
+---@return sluice.emulator.refusal|table refusal or the endpoint's record
 function methods:route(name, served_name, share)
   local record, refusal = self:get(name)
   if not record then return nil, refusal end

@@ -194,7 +194,7 @@ end
 
 ---The deprecated form: model_name and model_version instead of entity_name and entity_version.
 ---@param input any ServedModelInput
----@return any ServedEntityInput
+---@return any input a ServedEntityInput
 function entity.of_model(input)
   if not wire.is_object(input) then return input end
   local copy = {}

@@ -187,9 +187,9 @@ end
 ---where it is not found there any more. Needs tokens that can be exchanged: OAuth, a token command or a
 ---token file. Nothing is tried again beside that. Waits.
 ---@param name string
----@param request table the wire's own keys, passed on untouched
+---@param request sluice.Request the wire's own keys, passed on untouched
 ---@param given? sluice.QueryOptions
----@return table? response described by sluice.meta
+---@return sluice.Answer? response described by sluice.meta
 ---@return sluice.Error? err kind ConfigError with a personal access token; OperationFailed where the endpoint has no data plane
 function methods:query(name, request, given)
   given = check("serving_endpoints_data_plane:query", self, name, request, given)
@@ -202,7 +202,7 @@ end
 
 ---As query, for an answer as it is made: see the stream method of an endpoint. Waits.
 ---@param name string
----@param request table `stream` is set
+---@param request sluice.Request `stream` is set
 ---@param given? sluice.QueryOptions
 ---@return sluice.Stream? stream
 ---@return sluice.Error? err

@@ -45,9 +45,9 @@ local function path_of(self, served_model)
 end
 
 ---Asks the model once. Nothing is tried again: see layers.retry. Waits.
----@param request table the wire's own keys, passed on untouched: `messages`, `prompt`, `input`, `dataframe_split`, ...
+---@param request sluice.Request the wire's own keys, passed on untouched: `messages`, `prompt`, `input`, `dataframe_split`, ...
 ---@param given? sluice.QueryOptions
----@return table? response the answer as it came; sluice.meta(response) tells `status`, `request_id`, `served_model`, `timing`, `headers`, `raw`
+---@return sluice.Answer? response the answer as it came; sluice.meta(response) tells `status`, `request_id`, `served_model`, `timing`, `headers`, `raw`
 ---@return sluice.Error? err
 function methods:query(request, given)
   options.method("endpoint:query", self, "_client")
@@ -88,7 +88,7 @@ end
 
 ---Asks the model once, for an answer as it is made. Returns when the first content, the end or an err is
 ---known: until then nothing was given out, and another try is possible. Waits.
----@param request table as for query; `stream` is set
+---@param request sluice.Request as for query; `stream` is set
 ---@param given? sluice.QueryOptions of `timeout`, `first_event` (300) and `idle` (60) count content, not comments
 ---@return sluice.Stream? stream
 ---@return sluice.Error? err

@@ -82,9 +82,9 @@ local function with_model(request, model)
 end
 
 ---Asks the model once. Nothing is tried again: see layers.retry. Waits.
----@param request table the wire's own keys, passed on untouched; `model` is added where it is missing
+---@param request sluice.Request the wire's own keys, passed on untouched; `model` is added where it is missing
 ---@param given? sluice.QueryOptions served_model is sent as the model
----@return table? response the answer as it came, described by sluice.meta
+---@return sluice.Answer? response the answer as it came, described by sluice.meta
 ---@return sluice.Error? err
 function methods:query(request, given)
   options.method("endpoint:query", self, "_client")
@@ -104,7 +104,7 @@ end
 
 ---Asks the model once, for an answer as it is made. Returns when the first content, the end or an err is
 ---known: until then nothing was given out, and another try is possible. Waits.
----@param request table as for query; `stream` is set
+---@param request sluice.Request as for query; `stream` is set
 ---@param given? sluice.QueryOptions of `timeout`, `first_event` (300) and `idle` (60) count content, not comments
 ---@return sluice.Stream? stream
 ---@return sluice.Error? err

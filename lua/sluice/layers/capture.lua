@@ -98,7 +98,7 @@ end
 ---docs/ab.md for the columns. Outermost it sees what the caller gets; inside a layers.retry, each try. The
 ---thread that writes is not waited for.
 ---@param given? sluice.CaptureLayerOptions
----@return sluice.Layer raises an err where the store cannot be opened
+---@return sluice.Layer layer raises an err where the store cannot be opened
 local function capture_layer(given)
   given = options.check("layers.capture", given, CAPTURE)
   local share, requester = given.share or 1, given.requester

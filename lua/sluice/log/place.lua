@@ -80,7 +80,9 @@ function place.set_path(name)
 end
 
 ---What became of the lines: those that wait to be written, that did not fit, that could not be written.
----@return integer queued, integer dropped, integer failed
+---@return integer queued
+---@return integer dropped
+---@return integer failed
 function place.counts()
   if not sink then return 0, 0, 0 end
   local queued, dropped, failed = sink:counts()

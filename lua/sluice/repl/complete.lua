@@ -149,17 +149,39 @@ local function parameters(member)
   return params
 end
 
--- Names of options where the cursor stands at a key of a table that is an argument.
-local function options_at(tokens, prefix_at, env)
-  local before = tokens[prefix_at - 1]
-  if not (is_mark(before, "{") or is_mark(before, ",") or is_mark(before, ";")) then return nil end
-  local outside = table.move(tokens, 1, prefix_at - 1, 1, {})
-  local open = open_bracket(outside)
-  if not open or not is_mark(tokens[open], "{") then return nil end
-  local callee, position = argument_at(tokens, open)
+local function begins_item(token)
+  return is_mark(token, "{") or is_mark(token, ",") or is_mark(token, ";")
+end
+
+-- The brace that is open before `at`; nil where another bracket is, or none.
+local function brace_before(tokens, at)
+  local open = open_bracket(table.move(tokens, 1, at - 1, 1, {}))
+  return open and is_mark(tokens[open], "{") and open or nil
+end
+
+-- The type of the table that opens at `at`: of an option, of an item of an array, of an argument.
+local function type_of_table(tokens, at, env)
+  local before, outer = tokens[at - 1], brace_before(tokens, at)
+  if outer and is_mark(before, "=") and tokens[at - 2].kind == "name" then
+    local class = knowledge.subject_of(type_of_table(tokens, outer, env))
+    local member = class and knowledge.member(class, tokens[at - 2].text)
+    return member and member.type
+  elseif outer and begins_item(before) then
+    local of_type = type_of_table(tokens, outer, env)
+    return of_type and of_type:match "^(.*)%[%]%??$"
+  end
+  local callee, position = argument_at(tokens, at)
   local place = callee and callee > 0 and knowledge.place_at(tokens, callee, env)
   local param = place and place.member and parameters(place.member)[position]
-  return param and option_names(param.type)
+  return param and param.type
+end
+
+-- Names of options where the cursor stands at a key of a table whose type is known.
+local function options_at(tokens, prefix_at, env)
+  if not begins_item(tokens[prefix_at - 1]) then return nil end
+  local open = brace_before(tokens, prefix_at)
+  local of_type = open and type_of_table(tokens, open, env)
+  return of_type and option_names(of_type)
 end
 
 -- ---- all together ----
@@ -167,6 +189,7 @@ end
 local function globals(env)
   local names = knowledge.fields(env)
   for name in pairs(source.keywords) do names[name] = true end
+  for _, name in ipairs(knowledge.public_names()) do names[name] = true end
   return names
 end
 

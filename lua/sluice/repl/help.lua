@@ -100,7 +100,8 @@ local function describe_function(name, member)
     if param.text then said[#said + 1] = { param.name, param.text } end
   end
   for _, result in ipairs(member.returns or {}) do
-    if result.text then said[#said + 1] = { "returns", ("%s  %s"):format(result.type, result.text) } end
+    local of_type = (result.name and result.name .. ": " or "") .. result.type
+    if result.text then said[#said + 1] = { "returns", ("%s  %s"):format(of_type, result.text) } end
   end
   if #said > 0 then rows[#rows + 1] = "" end
   for _, each in ipairs(said) do rows[#rows + 1] = row(each[1], each[2], 7) end

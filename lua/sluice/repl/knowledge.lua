@@ -11,7 +11,7 @@ local knowledge = {}
 ---@field text? string
 ---@field type? string
 ---@field params? table[] of a function: { name, type, text, optional }
----@field returns? table[] { type, text }
+---@field returns? table[] { name, type, text }
 ---@field is_method? boolean
 ---@field at? string file and line
 
@@ -22,12 +22,33 @@ local knowledge = {}
 ---@field parents? string[] of a class
 ---@field alias? string the type that a name stands for
 ---@field call? sluice.repl.Member of a module that is a function
+---@field at? string of a class: file and line
 
 ---The annotations: `modules`, `classes` and `metatables` (class by `__name`). Empty in a build without them.
 ---@return { modules: table<string, sluice.repl.Subject>, classes: table<string, sluice.repl.Subject>, metatables: table<string, string> }
 function knowledge.reference()
   local found, reference = pcall(require, "sluice.repl.reference")
   return found and reference or { modules = {}, classes = {}, metatables = {} }
+end
+
+---Whether `sluice.NAME` is a module of the library for everybody, and no part of another one.
+---@param name string such as "task"
+---@return boolean
+function knowledge.is_public(name)
+  local sluice = knowledge.reference().classes.sluice
+  local member = sluice and sluice.members[name]
+  return member ~= nil and member.type == "sluice." .. name
+end
+
+---The names of those modules.
+---@return string[]
+function knowledge.public_names()
+  local names = {}
+  local sluice = knowledge.reference().classes.sluice
+  for name in pairs(sluice and sluice.members or {}) do
+    if knowledge.is_public(name) then names[#names + 1] = name end
+  end
+  return names
 end
 
 -- ---- classes ----
@@ -75,18 +96,20 @@ function knowledge.resolve(of_type)
   return of_type
 end
 
----The class or module that a type names first, such as that of `sluice.Stream?`.
+---The class or module that a type names first, such as that of `sluice.Stream?` and `number|sluice.Timeout`.
 ---@param of_type string?
 ---@return string? name
 ---@return sluice.repl.Subject? subject
 function knowledge.subject_of(of_type)
-  of_type = knowledge.resolve(of_type)
-  local name = of_type and of_type:match "^[%a_][%w_.]*"
-  local is_array = name and of_type:find("^%[%]", #name + 1)
-  if not name or name == "fun" or is_array then return nil end
   local reference = knowledge.reference()
-  local subject = reference.classes[name] or reference.modules[name]
-  return subject and name, subject
+  for part in (knowledge.resolve(of_type) or ""):gmatch "[^|]+" do
+    local name, rest = part:match "^([%a_][%w_.]*)(.*)$"
+    if not name or name == "fun" then return nil end
+    local subject = reference.classes[name] or reference.modules[name]
+    if subject and not rest:find "^%[%]" then return name, subject end
+    if rest:find "[<({]" then return nil end
+  end
+  return nil
 end
 
 -- What a function's type returns first: `fun(...): T, U`.
@@ -122,7 +145,11 @@ function knowledge.member(class, name)
   local reference = knowledge.reference()
   local subject = reference.classes[class] or reference.modules[class]
   if not subject then return nil end
-  if subject.members[name] then return subject.members[name] end
+  local member = subject.members[name]
+  if member then
+    member.at = member.at or subject.at
+    return member
+  end
   for _, parent in ipairs(subject.parents or {}) do
     local found = parent ~= class and knowledge.member(parent, name)
     if found then return found end
@@ -263,6 +290,15 @@ function knowledge.call(place)
   return place_of_type(knowledge.result_type(place.member))
 end
 
+-- A global of an entry: where nothing is called so, a module of the library.
+local function global(env, name)
+  local value = knowledge.field(env, name)
+  if value ~= nil or not knowledge.is_public(name) then return place_of(value, name) end
+  local full = "sluice." .. name
+  local loaded = package.loaded[full]
+  return loaded and place_of(loaded, full) or place_of_type(full, nil, full)
+end
+
 -- ---- expressions ----
 
 local CLOSES <const> = { [")"] = "(", ["]"] = "[", ["}"] = "{" }
@@ -329,12 +365,21 @@ function knowledge.place_at(tokens, at, env)
     name = name and name.content or ""
     place = package.loaded[name] and place_of(package.loaded[name], name) or place_of_type(name, nil, name)
   else
-    place = place_of(knowledge.field(env, first.start), first.start)
+    place = global(env, first.start)
   end
   for _, step in ipairs(steps) do
     place = step.call and knowledge.call(place) or knowledge.step(place, step.field, step.mark)
   end
   return place
+end
+
+---Whether the name at `at` stands behind a `.` or a `:`.
+---@param tokens sluice.repl.Token[] without comments
+---@param at integer
+---@return boolean
+function knowledge.is_field(tokens, at)
+  local before = tokens[at - 1]
+  return before ~= nil and before.kind == "mark" and (before.text == "." or before.text == ":")
 end
 
 ---The tokens of a text without its comments.

@@ -72,7 +72,7 @@ end
 
 ---A quantile: the least value that a share of at least p of all do not exceed.
 ---@param p number between 0 and 1
----@return number? nil where there are no values
+---@return number? value nil where there are no values
 function methods:quantile(p)
   options.argument("distribution:quantile", "p", p, "number")
   return self:at(math.max(1, math.ceil(p * self.count)))

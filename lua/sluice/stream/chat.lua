@@ -283,7 +283,7 @@ end
 
 ---The next chunk; nil at the end mark; nil and err. Waits.
 ---@return table? chunk
----@return any event, or err
+---@return any event of a chunk; else err
 ---@return string? text see sluice.ChunkSource
 function methods:next()
   local ahead = self._ahead

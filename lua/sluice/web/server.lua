@@ -225,7 +225,7 @@ end
 ---Starts to serve an app; see app:listen.
 ---@param app sluice.web.App
 ---@param address string
----@param given? table
+---@param given? sluice.web.ListenOptions
 ---@return sluice.web.Server? server
 ---@return sluice.Error? err
 function servers.listen(app, address, given)

@@ -127,7 +127,7 @@ end
 
 ---Answers a request with a table in it.
 ---@param body table exactly one of `dataframe_split`, `dataframe_records`, `inputs`, `instances`
----@return sluice.emulator.answer|nil `{ json = { predictions = {...} } }`
+---@return sluice.emulator.answer|nil answer `{ json = { predictions = {...} } }`
 ---@return sluice.emulator.refusal|nil
 function tabular.answer(body)
   local key, count = nil, 0
