@@ -2,6 +2,7 @@
 -- The REPL behind its console: entries as tasks, results, errors, what goes on behind the prompt, commands.
 
 local commands = require "sluice.repl.commands"
+local globals = require "sluice.repl.globals"
 local observe = require "sluice.observe"
 local repl_console = require "repl_console"
 local sluice = require "sluice"
@@ -80,6 +81,27 @@ describe("the REPL", function()
     assert.equal("name mark name mark string mark string comment", table.concat(kinds, " "))
     assert.is_true(source.tokens("'a")[1].unfinished)
     assert.equal("a", source.tokens("[==[a")[1].content)
+  end)
+
+  it("has the modules of the library by their names, in entries alone", function()
+    local seen = run { "task.sleep(0)", "json.encode { layers.retry ~= nil }", "rawget(_G, 'task')",
+      "log = 'mine'", "log", "nothing", "statistics ~= nil", "options" }
+    assert.equal('"[true]"\nnil\n"mine"\nnil\ntrue\nnil\n', seen.out)
+    assert.is_nil(rawget(_G, "layers"))
+    local function fail(_, name) error(name) end
+    local own = setmetatable({ task = "of the program", sluice = sluice }, { __index = fail })
+    assert.matches("of the program", run({ "task", "json ~= nil" }, { env = own }).out)
+  end)
+
+  it("saves which modules it took", function()
+    local env = {}
+    local scope = globals.over(env)
+    globals.lend(scope, "task.sleep(1) a.json.b = { log = 1 } local http, web = 1, 2 stream = sse")
+    assert.same({ true, true, true }, { scope.task == sluice.task, scope.sse == sluice.sse, env.task == nil })
+    assert.same({}, { scope.json, scope.log, scope.http, scope.web, scope.stream })
+    assert.same({ "sse", "task" }, globals.lent(scope, "sse.reader(task, task, other)"))
+    scope.mine = 1
+    assert.equal(1, env.mine)
   end)
 
   it("remembers nine results", function()
@@ -247,15 +269,57 @@ describe("a command", function()
     assert.equal("GET u: 200, still running", waterfall.of_exchange(open, 80))
   end)
 
-  it("saves what did not fail as a script that runs", function()
-    support.with_file("", function(path)
-      local typed = { "local x = 2", "x * 21", "error 'no'", "_ + 1", "print(x -- why\n)", ":save " .. path }
-      local seen = run(typed)
-      assert.equal("42\n43\n2\nsaved as " .. path .. "\n", seen.out)
-      local saved = support.read_file(path)
-      assert.matches("\nlocal x = 2\nprint%(x %* 21%)\n%-%- _ %+ 1\nprint%(x %-%- why\n%)\n$", saved)
-      assert.equal("42\n2\n", support.sluice(path).out)
-    end)
+  -- What a session saves, and what the script prints.
+  local function saved(typed, env)
+    local path = os.tmpname()
+    typed[#typed + 1] = ":save! " .. path
+    local seen = run(typed, { env = setmetatable(env or {}, { __index = _G }) })
+    local text, result = support.read_file(path), support.sluice(path)
+    os.remove(path)
+    return text:gsub("^.-\n\n", ""), seen, result, text
+  end
+
+  it("saves what did not fail as a script that prints the same", function()
+    local text, seen, result = saved {
+      "local x = 2", "x * 21", "error 'no'", "_ + 1", "_2", "print(x -- why\n)", "x -- why", "{ a = { x } }",
+      "for _, n in ipairs { 7 } do print(n) end", "nil",
+    }
+    assert.equal([[
+local x = 2
+_ = x * 21
+print(_)
+print(_ + 1)
+-- _2
+print(x -- why
+)
+print(x)
+print(show(assert({ a = { x } })))
+for _, n in ipairs { 7 } do print(n) end
+print(nil)
+]], text)
+    assert.equal("42\n43\n2\n2\n{ a = { 2 } }\n7\nnil\n", result.out)
+    assert.equal("", result.err)
+    assert.equal(result.out, (seen.out:gsub("saved as.*", ""):gsub("\n42\n2", "\n2", 1)))
+  end)
+
+  it("saves streams, and calls by what came of them", function()
+    local env = { talk = function() return stream_of { "one ", "two" } end, errors = sluice.errors }
+    local text = saved({ "talk()", "talk()", "_.choices", "(function() end)()",
+      "errors.new('NotFound', {})", "nil, errors.new('NotFound', {})" }, env)
+    local loop = ":text() do io.write(text) io.flush() end\nprint()\n"
+    assert.equal("for text in assert(talk())" .. loop .. "_ = assert(talk())\nfor text in _" .. loop
+      .. "_ = assert(_:collect())\nprint(show(assert(_.choices)))\n(function() end)()\n"
+      .. "print(show(assert(errors.new('NotFound', {}))))\n-- nil, errors.new('NotFound', {})\n", text)
+  end)
+
+  it("saves over no file that is there", function()
+    local path = os.tmpname()
+    local seen = run { "x = 1", ":save " .. path, ":save! " .. path, ":save " .. path }
+    assert.matches("is there already, :save! " .. path .. " replaces it", seen.err, 1, true)
+    assert.equal(("saved as %s\n"):format(path):rep(2), seen.out)
+    os.remove(path)
+    assert.equal("saved as " .. path .. "\n", run({ ":save " .. path }).out)
+    os.remove(path)
     assert.matches(":save: /dev/null/x: Not a directory", run({ ":save /dev/null/x" }).err)
     assert.matches(":save FILE: a file is needed", run({ ":save" }).err)
   end)

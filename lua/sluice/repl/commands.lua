@@ -4,7 +4,7 @@
 local help = require "sluice.repl.help"
 local meta = require "sluice.meta"
 local options = require "sluice.options"
-local source = require "sluice.repl.source"
+local script = require "sluice.repl.script"
 local waterfall = require "sluice.trace.waterfall"
 
 local commands = {}
@@ -12,6 +12,7 @@ local commands = {}
 local HELP <const> = [[
 An entry is Lua: an expression shows its values, a call that waits just waits, a stream is shown
 as it comes. Variables declared `local` at the top of an entry stay. Tasks go on behind the prompt.
+The modules of sluice are there by their names: `task` is `sluice.task`, `layers`, `http`, `json`, ...
 
   ?NAME         what is known of a name, a value or a class: ?task.spawn ?chat ?sluice.Stream
   _  _1 .. _9   the last result, and those before it
@@ -19,7 +20,7 @@ as it comes. Variables declared `local` at the top of an entry stay. Tasks go on
   :tasks        the tasks that entries have started; :tasks all for every task
   :cancel N     cancels what entry N started
   :trace        where the time of the last request went
-  :save FILE    writes the entries that did not fail as a script
+  :save FILE    writes the entries that did not fail as a script; :save! over a file that is there
   :help         this text
   :quit         leaves, as Ctrl-D does
 
@@ -67,38 +68,27 @@ function known.trace(session)
   return waterfall.of_exchange(session.last, columns, session.console.unicode)
 end
 
--- Whether an entry uses a past result, which a script does not have.
-local function uses_result(text)
-  for _, token in ipairs(source.tokens(text)) do
-    if token.kind == "name" and token.text:find "^_%d?$" then return true end
-  end
-  return false
-end
-
--- An expression is no statement, unless it is a call: a script prints it.
-local function as_statement(entry)
-  if uses_result(entry.text) then return "-- " .. entry.text:gsub("\n", "\n-- ") end
-  if entry.kind ~= "expression" or load(entry.text, "=entry", "t") then return entry.text end
-  return "print(" .. entry.text:gsub("%s*%-%-[^\n]*$", "") .. ")"
-end
-
-local function script_of(session)
-  local pieces = { "-- Saved from a session of sluice.", 'local sluice = require "sluice"', "" }
-  for _, entry in ipairs(session.entries) do
-    if not entry.failed then pieces[#pieces + 1] = as_statement(entry) end
-  end
-  return table.concat(pieces, "\n") .. "\n"
+local function is_there(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
 end
 
 function known.save(session, rest)
+  local replaces = rest:match "^!%s*(.*)$"
+  rest = replaces or rest
   if rest == "" then return nil, ":save FILE: a file is needed" end
   if not (io and io.open) then return nil, ":save: files are not allowed here" end
+  if not replaces and session.saved ~= rest and is_there(rest) then
+    return nil, (":save: %s is there already, :save! %s replaces it"):format(rest, rest)
+  end
   local file, reason = io.open(rest, "w")
   if not file then return nil, ":save: " .. reason end
   local written
-  written, reason = file:write(script_of(session))
+  written, reason = file:write(script.of(session))
   local closed, close_reason = file:close()
   if not (written and closed) then return nil, (":save: %s: %s"):format(rest, reason or close_reason) end
+  session.saved = rest
   return "saved as " .. rest
 end
 

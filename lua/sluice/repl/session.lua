@@ -2,6 +2,7 @@
 -- A session: entries run as tasks, one after the other; what they start may go on behind them.
 
 local errors = require "sluice.errors"
+local globals = require "sluice.repl.globals"
 local observe = require "sluice.observe"
 local secret = require "sluice.secret"
 local show = require "sluice.repl.show"
@@ -17,6 +18,8 @@ local RESULTS <const> = 9 -- _1 to _9
 ---@field number integer
 ---@field text string
 ---@field kind? "expression"|"statements" nil for a command
+---@field shown? "values"|"object"|"stream"|"failure"|"nothing" what came of it
+---@field last? sluice.repl.Entry whose result `_` is in it
 ---@field failed boolean
 ---@field ended? boolean the prompt is back; its tasks may still run
 ---@field task? sluice.Task
@@ -25,12 +28,15 @@ local RESULTS <const> = 9 -- _1 to _9
 
 ---@class sluice.repl.Session
 ---@field console sluice.repl.Console
----@field env table the globals of the entries
+---@field env table the globals of the program
+---@field scope table those of the entries
+---@field producer? sluice.repl.Entry the last one with a result
 ---@field entries sluice.repl.Entry[]
 ---@field running table<integer, sluice.repl.Entry> by number: those whose tasks have not all ended
 ---@field last? sluice.trace.Exchange the last request that was made
 ---@field requests integer how many were made
 ---@field failures integer entries that failed
+---@field saved? string the file that :save wrote last
 local methods = {}
 local metatable = { __name = "sluice.repl.session", __index = methods }
 
@@ -44,8 +50,8 @@ end
 ---@return sluice.repl.Session
 function session.new(console, env)
   local self = setmetatable({
-    console = console, env = env, entries = {}, running = {}, requests = 0, failures = 0, results = {},
-    group = task.group(),
+    console = console, env = env, scope = globals.over(env), entries = {}, running = {},
+    requests = 0, failures = 0, results = {}, group = task.group(),
   }, metatable)
   self.observed = observe.on_request
   observe.on_request = function(method, url, response, err)
@@ -80,8 +86,9 @@ local function paint(self, kind, text)
 end
 
 -- Results keep their number for nine results: _ and _1 are the last one.
-local function remember(self, value)
+local function remember(self, value, entry)
   if value == nil then return end
+  self.producer = entry
   table.insert(self.results, 1, value)
   self.results[RESULTS + 1] = nil
   for index, each in ipairs(self.results) do self.env["_" .. index] = each end
@@ -107,16 +114,29 @@ local function play(self, stream)
   return answer
 end
 
-local function present(self, results, kind)
-  local at = kind == "expression" and 3 or 2 -- see source.compile
+-- What a script would have to do to show it too.
+local function kind_of(results, at)
   local first = results[at]
-  if is_stream(first) and results[at + 1] == nil then return remember(self, play(self, first)) end
+  if first == nil then
+    if results.n < at then return "nothing" end
+    return errors.is(results[at + 1]) and "failure" or "values"
+  end
+  local is_one = results.n == at or results.n == at + 1 and results[at + 1] == nil
+  if is_one and is_stream(first) then return "stream" end
+  return is_one and type(first) == "table" and "object" or "values"
+end
+
+local function present(self, results, entry)
+  local at = entry.kind == "expression" and 3 or 2 -- see source.compile
+  local first = results[at]
+  entry.shown = kind_of(results, at)
+  if entry.shown == "stream" then return remember(self, play(self, first), entry) end
   local texts = {}
   local last = results.n
   -- an answer, and no err
   if first ~= nil and last == at + 1 and results[last] == nil then last = at end
   for index = at, last do texts[#texts + 1] = self:show(results[index]) end
-  remember(self, first)
+  remember(self, first, entry)
   if #texts > 0 then self.console.write(table.concat(texts, ", ") .. "\n") end
 end
 
@@ -165,7 +185,7 @@ end
 -- The entry itself, in a scope of its own: what it started goes on behind it, unless it fails.
 local function body(self, entry, chunk)
   local results = table.pack(xpcall(chunk, describe))
-  if results[1] then results = table.pack(xpcall(present, describe, self, results, entry.kind)) end
+  if results[1] then results = table.pack(xpcall(present, describe, self, results, entry)) end
   if not results[1] then
     local failure = results[2]
     if is_end_of_task(failure) then error(failure, 0) end
@@ -223,7 +243,7 @@ end
 function methods:run(text, chunk, kind)
   local entry = {
     number = #self.entries + 1, text = text, kind = kind, failed = false, started = task.now(),
-    done = task.channel(1),
+    done = task.channel(1), last = self.producer,
   }
   self.entries[entry.number], self.running[entry.number] = entry, entry
   entry.task = self.group:spawn(run_to_the_end, self, entry, chunk)
@@ -237,7 +257,8 @@ end
 ---@return string? message
 ---@return "expression"|"statements"|nil kind
 function methods:compile(text)
-  return source.compile(text, ("=entry %d"):format(#self.entries + 1), self.env)
+  globals.lend(self.scope, text)
+  return source.compile(text, ("=entry %d"):format(#self.entries + 1), self.scope)
 end
 
 -- ---- what runs ----
