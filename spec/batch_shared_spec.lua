@@ -97,7 +97,8 @@ describe("a shared batch", function()
     assert.same({ rows = 30, fed = 30 }, fed)
     assert.same({ 30, 29, 1, true }, { worked.rows, worked.ok, worked.failed, worked.complete })
     assert.equal(10, endpoint.most) -- of the requests that are free, and no more
-    assert.same({ 30, 29, 1, true, { NotFound = 1 }, { total = 145, input = 58, output = 87 } }, {
+    local tokens = { total = 145, input = 58, output = 87, resumed = 0 }
+    assert.same({ 30, 29, 1, true, { NotFound = 1 }, tokens }, {
       collected.rows, collected.ok, collected.failed, collected.complete, collected.errors, collected.tokens,
     })
     assert.equal(29, collected.latency.count)

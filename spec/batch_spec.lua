@@ -69,7 +69,7 @@ describe("batch.run", function()
     end
     assert.same({ 40, 40, 0, 0, true, 7 },
       { summary.rows, summary.ok, summary.failed, summary.resumed, summary.complete, endpoint.most })
-    assert.same({ total = 200, input = 80, output = 120 }, summary.tokens)
+    assert.same({ total = 200, input = 80, output = 120, resumed = 0 }, summary.tokens)
     assert.same({ 0.01, 40 }, { math.floor(summary.latency.p50 * 100 + 0.5) / 100, summary.latency.count })
   end)
 

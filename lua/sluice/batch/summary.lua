@@ -25,7 +25,7 @@ local summary = {}
 ---@field resumable boolean whether the same call continues it
 ---@field errors table<string, integer> failed rows by the kind of their error
 ---@field retries integer tries beyond the first of each row
----@field tokens { total: integer, input: integer, output: integer }
+---@field tokens { total: integer, input: integer, output: integer, resumed: integer } `resumed`: those of the total that earlier runs have taken
 ---@field latency sluice.BatchTimes? of rows with an answer
 ---@field ttft sluice.BatchTimes? time to the first content, of streams
 ---@field seconds number of this run
@@ -36,9 +36,9 @@ local summary = {}
 ---@field duplicate_ids integer? ids that came again, among the first 50,000
 ---@field results table[]? without an output: every result
 
-local function tokens_of(tally)
+local function tokens_of(tally, before)
   local total, output = tally.tokens, tally.output_tokens
-  return { total = total, input = total - output, output = output }
+  return { total = total, input = total - output, output = output, resumed = before }
 end
 
 -- What counts alone say. `resumed` and `tokens_before` are those of earlier runs.
@@ -48,7 +48,7 @@ local function of_counts(tally, seconds, resumed, tokens_before)
   return {
     rows = rows, ok = tally.ok, failed = tally.failed, resumed = resumed,
     errors = tally.errors, retries = tally.retries,
-    tokens = tokens_of(tally),
+    tokens = tokens_of(tally, tokens_before),
     latency = tally.latency:summary(), ttft = tally.ttft:summary(),
     seconds = seconds, rows_per_second = (rows - resumed) * per,
     tokens_per_second = (tally.tokens - tokens_before) * per,
@@ -73,7 +73,7 @@ end
 ---@param seconds number of this collector
 ---@param before { rows: integer, tokens: integer } what earlier ones had collected
 ---@param is_complete boolean
----@return sluice.BatchSummary without what concerns one process
+---@return sluice.BatchSummary told without what concerns one process
 function summary.of_shared(tally, seconds, before, is_complete)
   local told = of_counts(tally, seconds, before.rows, before.tokens)
   told.complete, told.resumable = is_complete, true
