@@ -10,7 +10,14 @@
 local sluice = require "sluice"
 local report, task, traffic = sluice.report, sluice.task, sluice.traffic
 
-local log, control, days, page = arg[1], arg[2] or "1", tonumber(arg[3] or 7), arg[4]
+local given = sluice.arguments.read {
+  about = "Which version is better, from a log of requests.",
+  { "LOG", "a SQLite file that ends in .db, or CATALOG.SCHEMA.TABLE; without it, a table of its own" },
+  { "CONTROL", "the version that the others are compared with", default = "1" },
+  { "DAYS", "that the report goes back", type = "number", default = 7 },
+  { "PAGE.html", "gets the report with plots" },
+}
+local log, control, days, page = given.log, given.control, given.days, given.page
 local workspace = (not log or not log:find "%.db$") and assert(sluice.workspace()) or nil
 
 if not log then -- try it out: an endpoint of our own that writes such a table

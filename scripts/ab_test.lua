@@ -10,7 +10,14 @@
 local sluice = require "sluice"
 local report, task, traffic = sluice.report, sluice.task, sluice.traffic
 
-local error_rate, delay, count = arg[1] or "0", tonumber(arg[2] or 0), tonumber(arg[3] or 800)
+local given = sluice.arguments.read {
+  about = "Two versions on one endpoint, half of the traffic each: which one is better?",
+  { "ERROR_RATE", "of the second version, in the emulator", type = "number", default = 0 },
+  { "DELAY_MS", "that it takes longer, in the emulator", type = "number", default = 0 },
+  { "REQUESTS", "how many", type = "count", default = 800 },
+  notes = "Exit status: 3 where the second version is worse.",
+}
+local error_rate, delay, count = tostring(given.error_rate), given.delay_ms, given.requests
 local name, catalog, schema = "ab-test-endpoint", "main", "logs"
 local workspace = assert(sluice.workspace())
 

@@ -9,24 +9,19 @@
 -- answer, 3 some have errors.
 local sluice = require "sluice"
 
-local NAMES <const> = { endpoint = true, table = true, output = true, prompt = true, id = true }
-
-local function bad_usage(text)
-  io.stderr:write("ai_query.lua: ", text, "\nusage: sluice ai_query.lua --endpoint NAME --table NAME",
-    " --output FILE [--prompt COLUMN] [--id COLUMN]\n")
-  os.exit(2)
-end
-
-local given = {}
-for at = 1, #arg, 2 do
-  local name = arg[at]:match "^%-%-(%a+)$"
-  if not NAMES[name] then bad_usage("unknown option " .. arg[at]) end
-  given[name] = arg[at + 1] or bad_usage(arg[at] .. " needs a value")
-end
+local given, refuse = sluice.arguments.read {
+  about = "Lets a warehouse ask an endpoint each row of a table of its own.",
+  { "--endpoint NAME", "who is asked" },
+  { "--table NAME", "CATALOG.SCHEMA.TABLE" },
+  { "--output FILE", "a line for each row; - for standard output" },
+  { "--prompt COLUMN", "of the table", default = "prompt" },
+  { "--id COLUMN", "of the table, told with each answer" },
+  notes = "Exit status: 0 every row has an answer, 3 some have errors.",
+}
 
 local workspace = assert(sluice.workspace())
 if #arg == 0 then -- try it out: an endpoint whose own log is the table
-  given = { endpoint = "rivers", table = "main.demo.rivers_payload", output = "-" }
+  given.endpoint, given.table, given.output = "rivers", "main.demo.rivers_payload", "-"
   given.prompt, given.id = "client_request_id", "client_request_id"
   assert(workspace.serving_endpoints:create_and_wait {
     name = "rivers",
@@ -44,7 +39,7 @@ if #arg == 0 then -- try it out: an endpoint whose own log is the table
   end
 end
 for _, name in ipairs { "endpoint", "table", "output" } do
-  if not given[name] then bad_usage("--" .. name .. " is needed") end
+  if not given[name] then refuse("--" .. name .. " is missing") end
 end
 
 local summary, err = sluice.batch.ai_query {

@@ -9,33 +9,24 @@
 -- errors or are left, 130 interrupted (once: what runs is finished; twice: at once).
 local sluice = require "sluice"
 
-local NUMBERS <const> = {
-  concurrency = true, ["max-concurrency"] = true, ["max-failures"] = true, ["max-tokens"] = true,
+local given, refuse = sluice.arguments.read {
+  about = "Asks an endpoint every line of a JSONL file. Run again with the same files it continues.",
+  { "--endpoint NAME", "who is asked" },
+  { "--input FILE", "a request a line; - for standard input" },
+  { "--output FILE", "a line for each; - for standard output" },
+  { "--concurrency N", "requests at a time (10)", type = "count" },
+  { "--max-concurrency N", "what it may grow to while the server keeps up", type = "count" },
+  { "--order ORDER", "of the results", choices = { "input", "completion" }, default = "input" },
+  { "--report FILE", "gets the summary, as JSON" },
+  { "--max-failures N", "stops when so many rows have failed", type = "count" },
+  { "--max-tokens N", "stops when the answers have taken so many", type = "count" },
+  { "--metrics HOST:PORT", "serves /metrics there, for Prometheus and sluice top" },
+  notes = "Exit status: 0 every row has an answer, 3 some have errors or are left, 130 interrupted.",
 }
-local TEXTS <const> = {
-  endpoint = true, input = true, output = true, order = true, report = true, metrics = true,
-}
-
-local function bad_usage(text)
-  io.stderr:write("batch.lua: ", text, "\nusage: sluice batch.lua --endpoint NAME --input FILE --output FILE",
-    " [--concurrency N]\n       [--max-concurrency N] [--order input|completion] [--report FILE]",
-    " [--max-failures N] [--max-tokens N]\n       [--metrics HOST:PORT]\n")
-  os.exit(2)
-end
-
-local given, at = {}, 1
-while arg[at] do
-  local name, value = arg[at]:match "^%-%-([%a-]+)=?(.*)$"
-  if not (NUMBERS[name] or TEXTS[name]) then bad_usage("unknown option " .. arg[at]) end
-  if value == "" then at, value = at + 1, arg[at + 1] end
-  if NUMBERS[name] then value = math.tointeger(tonumber(value)) end
-  if not value then bad_usage("--" .. name .. " needs a value") end
-  given[name], at = value, at + 1
-end
 
 local workspace = assert(sluice.workspace())
 if #arg == 0 then -- try it out: an endpoint and rows of our own
-  given = { endpoint = "rivers", output = "-", input = {} }
+  given.endpoint, given.output, given.input = "rivers", "-", {}
   assert(workspace.serving_endpoints:create_and_wait {
     name = "rivers",
     config = { served_entities = { { entity_name = "main.demo.echo", entity_version = "1",
@@ -46,7 +37,7 @@ if #arg == 0 then -- try it out: an endpoint and rows of our own
   end
 end
 for _, name in ipairs { "endpoint", "input", "output" } do
-  if not given[name] then bad_usage("--" .. name .. " is needed") end
+  if not given[name] then refuse("--" .. name .. " is missing") end
 end
 
 -- For `sluice top` and Prometheus.
@@ -64,8 +55,8 @@ if server then endpoint = sluice.pipeline(endpoint, { sluice.layers.metrics { re
 local summary, err = sluice.batch.run {
   endpoint = endpoint, metrics = given.metrics and registry,
   input = given.input, output = given.output, order = given.order, report = given.report,
-  concurrency = given.concurrency, max_concurrency = given["max-concurrency"],
-  max_failures = given["max-failures"], max_tokens = given["max-tokens"],
+  concurrency = given.concurrency, max_concurrency = given.max_concurrency,
+  max_failures = given.max_failures, max_tokens = given.max_tokens,
   progress = true,
 }
 if not summary then
@@ -73,6 +64,8 @@ if not summary then
   os.exit(1)
 end
 local stopped = summary.stopped and "; stopped: " .. summary.stopped or ""
-io.stderr:write(("%d rows: %d answered, %d failed; %d tokens%s\n"):format(
-  summary.rows, summary.ok, summary.failed, summary.tokens.total, stopped))
+local before = summary.resumed > 0 and ("; of earlier runs %d rows, %d tokens"):format(
+  summary.resumed, summary.tokens.resumed) or ""
+io.stderr:write(("%d rows: %d answered, %d failed; %d tokens%s%s\n"):format(
+  summary.rows, summary.ok, summary.failed, summary.tokens.total, before, stopped))
 if not summary.complete or summary.failed > 0 then os.exit(3) end

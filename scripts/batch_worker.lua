@@ -12,34 +12,23 @@
 -- 0 done, and every row that it knows of has an answer; 3 some have errors or are left; 130 interrupted.
 local sluice = require "sluice"
 
-local NUMBERS <const> = { concurrency = true, ["max-concurrency"] = true, idle = true, ahead = true }
-local TEXTS <const> = {
-  redis = true, batch = true, input = true, endpoint = true, output = true, order = true, report = true,
+local given, refuse = sluice.arguments.read {
+  about = "Does one part of a batch that many processes share by way of Redis, or all of it.",
+  { "--batch NAME", required = true },
+  { "--redis URL", "else REDIS_URL" },
+  { "--input FILE", "puts its rows there" },
+  { "--endpoint NAME", "asks them" },
+  { "--output FILE", "writes the results" },
+  { "--concurrency N", "requests at a time", type = "count" },
+  { "--max-concurrency N", "what it may grow to while the server keeps up", type = "count" },
+  { "--order ORDER", "of the results", choices = { "input", "completion" } },
+  { "--report FILE", "gets the summary, as JSON" },
+  { "--idle SECONDS", "after which a silent worker's rows go to others", type = "count" },
+  { "--ahead ROWS", "that wait in Redis at most", type = "count" },
+  { "--delete", "forgets the batch" },
+  notes = "Exit status: 0 all is answered, 3 some rows have errors or are left, 130 interrupted.",
 }
-
-local function bad_usage(text)
-  io.stderr:write("batch_worker.lua: ", text, "\nusage: sluice batch_worker.lua [--redis URL] --batch NAME",
-    " [--input FILE] [--endpoint NAME] [--output FILE]\n       [--concurrency N] [--max-concurrency N]",
-    " [--order input|completion] [--report FILE] [--idle SECONDS] [--ahead ROWS] [--delete]\n")
-  os.exit(2)
-end
-
-local given, at = {}, 1
-while arg[at] do
-  local name, value = arg[at]:match "^%-%-([%a-]+)=?(.*)$"
-  if name == "delete" then
-    value = true
-  elseif not (NUMBERS[name] or TEXTS[name]) then
-    bad_usage("unknown option " .. arg[at])
-  elseif value == "" then
-    at, value = at + 1, arg[at + 1]
-  end
-  if NUMBERS[name] then value = math.tointeger(tonumber(value)) end
-  if not value then bad_usage("--" .. name .. " needs a value") end
-  given[name], at = value, at + 1
-end
-if not given.batch then bad_usage "--batch is needed" end
-if not (given.input or given.endpoint or given.output or given.delete) then bad_usage "nothing to do" end
+if not (given.input or given.endpoint or given.output or given.delete) then refuse "nothing to do" end
 
 local function need(value, err)
   if value then return value end
@@ -73,7 +62,7 @@ sluice.task.scope(function(scope)
     is_good = tell("this worker", need(sluice.batch.run {
       endpoint = need(sluice.workspace()):endpoint(given.endpoint), input = shared,
       progress = not given.output,
-      concurrency = given.concurrency, max_concurrency = given["max-concurrency"],
+      concurrency = given.concurrency, max_concurrency = given.max_concurrency,
     })) and is_good
   end
 end)

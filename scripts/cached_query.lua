@@ -7,12 +7,14 @@
 local sluice = require "sluice"
 local cache, layers, task = sluice.cache, sluice.layers, sluice.task
 
-local url
-if arg[1] == "--redis" then
-  url = arg[2]
-  table.move(arg, 3, #arg + 2, 1)
-end
-local name, rounds = arg[1], tonumber(arg[2] or 3)
+local given = sluice.arguments.read {
+  about = "Asks the same things again and again, and pays for each once.",
+  { "ENDPOINT", "who is asked; without it, one of its own" },
+  { "ROUNDS", "how often", type = "count", default = 3 },
+  { "--redis URL", "keeps answers there, for all processes" },
+}
+
+local name, url = given.endpoint, given.redis
 local workspace = assert(sluice.workspace())
 if not name then -- try it out: an endpoint of our own
   name = "cached"
@@ -50,7 +52,7 @@ local function ask(question)
   return table.concat(words, ", ")
 end
 
-for round = 1, rounds do
+for round = 1, given.rounds do
   for _, question in ipairs { "What is a sluice?", "Who opens it?" } do
     local from = task.now()
     print(("round %d: %s %s in %.1f ms"):format(round, question, ask(question), (task.now() - from) * 1e3))

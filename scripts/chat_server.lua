@@ -9,14 +9,14 @@
 local sluice = require "sluice"
 local health, json, layers, web = sluice.health, sluice.json, sluice.layers, sluice.web
 
-local listen, name = "127.0.0.1:8080", nil
-while arg[1] do
-  local word = table.remove(arg, 1)
-  if word == "--listen" then listen = table.remove(arg, 1) else name = word end
-end
+local given = sluice.arguments.read {
+  about = "A chat over a serving endpoint: a page at /, and what it talks to.",
+  { "ENDPOINT", "who answers; without it, an endpoint of its own" },
+  { "--listen HOST:PORT", "port 0: a free one", default = "127.0.0.1:8080" },
+}
 
 local workspace = assert(sluice.workspace())
-local endpoints = workspace.serving_endpoints
+local endpoints, name = workspace.serving_endpoints, given.endpoint
 if not name then
   name = "demo"
   assert(endpoints:get_or_create { name = name, config = { served_entities = { {
@@ -77,6 +77,6 @@ end)
 local monitor <close> = health.monitor { endpoints = { chat } } -- asks for its state: no tokens
 web.health(monitor, app)                                  -- /health, /ready, /live
 
-local server = assert(app:listen(listen))
+local server = assert(app:listen(given.listen))
 print("http://" .. server.address)
 server:serve(30)                                          -- on SIGTERM streams have 30 s to end

@@ -9,7 +9,12 @@
 local sluice = require "sluice"
 local json, layers, task = sluice.json, sluice.layers, sluice.task
 
-local name, concurrency = arg[1], tonumber(arg[2] or 8)
+local given = sluice.arguments.read {
+  about = "Asks an endpoint each line of standard input; prints a JSON line for each, in their order.",
+  { "ENDPOINT", "who is asked; without it, one of its own, and questions of its own" },
+  { "CONCURRENCY", "requests at a time", type = "count", default = 8 },
+}
+local name = given.endpoint
 local workspace = assert(sluice.workspace())
 local questions = {}
 
@@ -33,7 +38,7 @@ local chat = sluice.pipeline(workspace:endpoint(name), {
 
 local results = task.map(questions, function(question)
   return chat:query { messages = { { role = "user", content = question } } }
-end, { concurrency = concurrency })
+end, { concurrency = given.concurrency })
 
 local failed = 0
 for row, result in ipairs(results) do

@@ -8,14 +8,20 @@
 -- from then on, until `serving:delete(name)`.
 local sluice = require "sluice"
 
-local name, model, version = arg[1] or "large", arg[2] or "main.demo.large_model", arg[3] or "1"
+local given = sluice.arguments.read {
+  about = "Creates an endpoint for a large model, and has an hour's patience.",
+  { "ENDPOINT", default = "large" },
+  { "MODEL", default = "main.demo.large_model" },
+  { "VERSION", default = "1" },
+}
+local name = given.endpoint
 local serving = assert(sluice.workspace()).serving_endpoints
 
 local endpoint, err = serving:create_and_wait({
   name = name,
   config = { served_entities = { {
-    entity_name = model,
-    entity_version = version,
+    entity_name = given.model,
+    entity_version = given.version,
     workload_type = "GPU_LARGE",
     workload_size = "Medium",
     scale_to_zero_enabled = false,

@@ -7,7 +7,12 @@
 local sluice = require "sluice"
 local layers, task, transports = sluice.layers, sluice.task, sluice.transports
 
-local best, cheaper = arg[1], arg[2]
+local given = sluice.arguments.read {
+  about = "Asks on while the best endpoint is down.",
+  { "ENDPOINT", "the best one; without both, two of its own that fail for a while" },
+  { "CHEAPER_ENDPOINT", "asked where it fails" },
+}
+local best, cheaper = given.endpoint, given.cheaper_endpoint
 local wire -- the HTTP client, unless we try it out: then both endpoints fail for a while
 if not cheaper then
   best, cheaper = "best", "cheaper"

@@ -7,6 +7,8 @@ local sluice = require "sluice"
 local errors, task = sluice.errors, sluice.task
 local faults = require "sluice.transports.faults"
 
+sluice.arguments.read { about = "A tour of what can go wrong, against an emulator." }
+
 local serving = assert(sluice.workspace()).serving_endpoints
 local config = { served_entities = { { entity_name = "main.demo.rivers", entity_version = "1",
   workload_size = "Small", scale_to_zero_enabled = true } } }

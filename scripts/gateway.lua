@@ -9,7 +9,23 @@
 local sluice = require "sluice"
 local json, layers, web, tracing = sluice.json, sluice.layers, sluice.web, sluice.trace.shared()
 local monitor <close> = sluice.health.monitor { needs = "any" } -- asks for states: no tokens
-local registry, listen, wanted, debug, callers, captured = sluice.metrics.registry(), "127.0.0.1:8080", {}
+local registry, wanted = sluice.metrics.registry(), {}
+
+local given, bad_usage = sluice.arguments.read {
+  about = "An OpenAI-compatible gateway over serving endpoints.",
+  { "MODEL=ENDPOINT[,FALLBACK]...", "what callers ask for, and who answers; without it, one of its own" },
+  { "--listen HOST:PORT", "port 0: a free one", default = "127.0.0.1:8080" },
+  { "--keys FILE", "a line NAME KEY for each caller; without it anyone may ask" },
+  { "--capture DB", "a SQLite file, gets a row for each request" },
+  { "--debug", "lets sluice top on this machine see the tasks" },
+}
+
+for _, word in ipairs(given.model or {}) do
+  local model, names = word:match "^([^=,]+)=(.+)$"
+  if not model then bad_usage("MODEL=ENDPOINT expected, got " .. word) end
+  wanted[model] = {}
+  for name in names:gmatch "[^,]+" do table.insert(wanted[model], name) end
+end
 
 local function read_keys(path)
   local keys = {}
@@ -20,19 +36,8 @@ local function read_keys(path)
   return keys
 end
 
-while arg[1] do
-  local word = table.remove(arg, 1)
-  local model, names = word:match "^([^=,]+)=(.+)$"
-  if word == "--listen" then listen = table.remove(arg, 1)
-  elseif word == "--keys" then callers = read_keys(table.remove(arg, 1))
-  elseif word == "--capture" then captured = layers.capture { store = table.remove(arg, 1) } -- rows: docs/ab.md
-  elseif word == "--debug" then debug = true
-  elseif model then
-    wanted[model] = {}
-    for name in names:gmatch "[^,]+" do table.insert(wanted[model], name) end
-  else error("gateway: MODEL=ENDPOINT, --listen, --keys, --capture or --debug expected, got " .. word, 0) end
-end
-
+local callers = given.keys and read_keys(given.keys)
+local captured = given.capture and layers.capture { store = given.capture } -- rows: docs/ab.md
 local workspace = assert(sluice.workspace())
 if not next(wanted) then
   wanted.demo = { "demo" }
@@ -101,7 +106,7 @@ if tracing then web.trace(app) end                         -- a span, within the
 if callers then app:use(web.api_keys(callers, { open = { "/health", "/ready", "/live" } })) end
 web.health(monitor, app)
 app:get("/metrics", web.metrics(registry))
-if debug then app:get("/debug/tasks", web.tasks()) end
+if given.debug then app:get("/debug/tasks", web.tasks()) end
 app:post("/v1/chat/completions", ask "messages")
 app:post("/v1/completions", ask "prompt")
 app:post("/v1/embeddings", ask "input")
@@ -115,6 +120,6 @@ app:get("/v1/models/:model", function(request)
   return models[name] and { json = describe(name) } or refuse(404, "model_not_found", "no model " .. name)
 end)
 
-local server = assert(app:listen(listen))
+local server = assert(app:listen(given.listen))
 print("http://" .. server.address .. "/v1")
 server:serve(30)                                           -- on SIGTERM streams have 30 s to end

@@ -8,14 +8,21 @@
 -- What is there is never changed; where it differs from what this script wants, it says how and exits 3.
 local sluice = require "sluice"
 
-local name, model, version = arg[1] or "rivers", arg[2] or "main.demo.rivers", arg[3] or "1"
+local given = sluice.arguments.read {
+  about = "Finds an endpoint, or creates it and waits for it. What is there is never changed.",
+  { "ENDPOINT", default = "rivers" },
+  { "MODEL", default = "main.demo.rivers" },
+  { "VERSION", default = "1" },
+  notes = "Exit status: 3 where it differs from what is wanted.",
+}
+local name = given.endpoint
 local serving = assert(sluice.workspace()).serving_endpoints
 
 local endpoint = assert(serving:get_or_create({
   name = name,
   config = { served_entities = { {
-    entity_name = model,
-    entity_version = version,
+    entity_name = given.model,
+    entity_version = given.version,
     workload_size = "Small",
     scale_to_zero_enabled = true,
   } } },

@@ -9,19 +9,15 @@
 local sluice = require "sluice"
 local health, task = sluice.health, sluice.task
 
-local probe, timeout, names = false, 10, {}
-while arg[1] do
-  local word = table.remove(arg, 1)
-  if word == "--probe" then
-    probe = true
-  elseif word == "--timeout" then
-    timeout = assert(tonumber(table.remove(arg, 1)), "--timeout: seconds are needed")
-  else
-    names[#names + 1] = word
-  end
-end
+local given = sluice.arguments.read {
+  about = "Whether endpoints are well, a line for each.",
+  { "ENDPOINT...", "who is looked at; without any, two of its own" },
+  { "--probe", "asks the models for a token, too" },
+  { "--timeout SECONDS", "of each look", type = "seconds", default = 10 },
+  notes = "Exit status: 0 all are well, 3 one is not.",
+}
 
-local workspace = assert(sluice.workspace())
+local workspace, names = assert(sluice.workspace()), given.endpoint or {}
 if #names == 0 then
   names = { "ready", "deploying" }
   for _, name in ipairs(names) do
@@ -33,7 +29,7 @@ if #names == 0 then
 end
 
 local looks = task.map(names, function(name)
-  return health.check(workspace:endpoint(name), { probe = probe, timeout = timeout })
+  return health.check(workspace:endpoint(name), { probe = given.probe, timeout = given.timeout })
 end)
 
 local all_well = true

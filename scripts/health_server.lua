@@ -9,21 +9,16 @@
 local sluice = require "sluice"
 local health, log, web = sluice.health, sluice.log, sluice.web
 
-local given, names = { listen = "127.0.0.1:8080", every = 30, drain = 5 }, {}
-while arg[1] do
-  local word = table.remove(arg, 1)
-  local option = word:match "^%-%-(%a+)$"
-  if option == "probe" then
-    given.probe = true
-  elseif option and given[option] then
-    local value = table.remove(arg, 1)
-    given[option] = option == "listen" and value or assert(tonumber(value), word .. ": seconds are needed")
-  else
-    names[#names + 1] = word
-  end
-end
+local given = sluice.arguments.read {
+  about = "Tells load balancers and monitors whether endpoints are well: /health, /ready and /live.",
+  { "ENDPOINT...", "who is looked at; without any, an endpoint of its own" },
+  { "--listen HOST:PORT", "port 0: a free one", default = "127.0.0.1:8080" },
+  { "--every SECONDS", "between two looks", type = "seconds", default = 30 },
+  { "--drain SECONDS", "that it is alive but not ready after SIGTERM", type = "seconds", default = 5 },
+  { "--probe", "asks the models for a token, too" },
+}
 
-local workspace = assert(sluice.workspace())
+local workspace, names = assert(sluice.workspace()), given.endpoint or {}
 if #names == 0 then
   names[1] = "demo"
   assert(workspace.serving_endpoints:create { name = "demo", config = { served_entities = { {

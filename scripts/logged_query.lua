@@ -9,33 +9,27 @@
 --     sluice logged_query.lua my-endpoint 2>&1 >/dev/null | jq 'select(.event == "query_error")'
 local sluice = require "sluice"
 local layers, log = sluice.layers, sluice.log
-local path, content, name, questions = nil, false, nil, {}
 
-while arg[1] do
-  local word = table.remove(arg, 1)
-  if word == "--file" then
-    path = table.remove(arg, 1)
-  elseif word == "--content" then
-    content = true                                         -- prompts and answers too: mind who reads the log
-  elseif not name then
-    name = word
-  else
-    questions[#questions + 1] = word
-  end
-end
-if path then assert(log.to_file(path)) end                 -- moved away, it is made anew; SIGHUP does so at once
+local given = sluice.arguments.read {
+  about = "Asks an endpoint with structured logging.",
+  { "ENDPOINT", "who is asked; without it, one of its own" },
+  { "QUESTION..." },
+  { "--file PATH", "gets the log instead of standard error" },
+  { "--content", "logs prompts and answers too: mind who reads the log" },
+}
+if given.file then assert(log.to_file(given.file)) end     -- moved away, it is made anew; SIGHUP does so at once
 
-local workspace = assert(sluice.workspace())
+local workspace, name = assert(sluice.workspace()), given.endpoint
 if not name then -- try it out: an endpoint of our own
   name = "demo"
   assert(workspace.serving_endpoints:get_or_create { name = name, config = { served_entities = {
     { entity_name = "main.demo.rivers", entity_version = "1", workload_size = "Small" },
   } } })
 end
-if not questions[1] then questions = { "What is a sluice?" } end
+local questions = given.question or { "What is a sluice?" }
 
 local chat = sluice.pipeline(workspace:endpoint(name), {
-  layers.log { content = content, fields = { app = "logged_query" } },
+  layers.log { content = given.content, fields = { app = "logged_query" } },
   layers.retry { attempts = 3 },
   layers.timeout { total = 60 },
 })

@@ -7,8 +7,12 @@
 local sluice = require "sluice"
 local layers, meta = sluice.layers, sluice.meta
 
-local name, question = arg[1], arg[2] or "What is a sluice?"
-local transport
+local given = sluice.arguments.read {
+  about = "Asks an endpoint once, and tries again what may be mended by it.",
+  { "ENDPOINT", "who is asked; without it, one of its own that fails three times" },
+  { "QUESTION", default = "What is a sluice?" },
+}
+local name, transport = given.endpoint, nil
 
 if not name then -- try it out: an endpoint of our own, behind a wire that fails three times
   name = "flaky"
@@ -40,7 +44,7 @@ local chat = sluice.pipeline(workspace:endpoint(name), {
   layers.timeout { total = 60 }, -- for each try
 })
 
-local reply, err = chat:query { messages = { { role = "user", content = question } }, max_tokens = 40 }
+local reply, err = chat:query { messages = { { role = "user", content = given.question } }, max_tokens = 40 }
 if not reply then
   print(("no answer after %d tries (%s)"):format(#err.attempts, err.gave_up or "another one mends nothing"))
   error(err, 0)

@@ -7,7 +7,12 @@
 local sluice = require "sluice"
 local layers, task = sluice.layers, sluice.task
 
-local name, seconds = arg[1], tonumber(arg[2] or 30)
+local given = sluice.arguments.read {
+  about = "Asks an endpoint within limits of time, and says which of them was over.",
+  { "ENDPOINT", "who is asked; without it, one of its own that keeps silent twice" },
+  { "SECONDS", "until the answer begins", type = "seconds", default = 30 },
+}
+local name, seconds = given.endpoint, given.seconds
 local transport
 
 if not name then -- try it out: an endpoint of our own that keeps silent twice

@@ -8,7 +8,11 @@
 local sluice = require "sluice"
 local layers, progress, task = sluice.layers, sluice.progress, sluice.task
 
-local name, count = arg[1] or "quickstart", tonumber(arg[2] or 200)
+local given = sluice.arguments.read {
+  about = "Creates an endpoint, asks it many things at once, sums up, and deletes it.",
+  { "ENDPOINT", default = "quickstart" }, { "QUERIES", "how many", type = "count", default = 200 },
+}
+local name, count = given.endpoint, given.queries
 local workspace = assert(sluice.workspace())
 
 print(("creating the endpoint %q"):format(name))

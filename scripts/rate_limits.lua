@@ -7,7 +7,12 @@
 local sluice = require "sluice"
 local layers, task, transports = sluice.layers, sluice.task, sluice.transports
 
-local name, count = arg[1], tonumber(arg[2] or 40)
+local given = sluice.arguments.read {
+  about = "Asks an endpoint many things without running into its rate limit.",
+  { "ENDPOINT", "who is asked; without it, one of its own" },
+  { "QUESTIONS", "how many", type = "count", default = 40 },
+}
+local name, count = given.endpoint, given.questions
 local wire -- the HTTP client, unless we try it out: then three answers on the way are a 429
 if not name then
   wire = transports.faults { rules = { { kind = "status", status = 429, headers = { ["retry-after"] = "0.5" },

@@ -7,7 +7,12 @@
 local sluice = require "sluice"
 local layers = sluice.layers
 
-local name, question = arg[1], arg[2] or "Tell me a story about a river and a mill."
+local given = sluice.arguments.read {
+  about = "Tells a story as it is made: the text on standard output, the figures on standard error.",
+  { "ENDPOINT", "who is asked; without it, one of its own" },
+  { "QUESTION", default = "Tell me a story about a river and a mill." },
+}
+local name = given.endpoint
 local workspace = assert(sluice.workspace())
 if not name then
   name = "story"
@@ -24,7 +29,7 @@ local chat = sluice.pipeline(workspace:endpoint(name), {
 })
 
 local stream <close> = assert(chat:stream {
-  messages = { { role = "user", content = question } },
+  messages = { { role = "user", content = given.question } },
   max_tokens = 200,
 })
 for piece in stream:text() do -- raises when the stream breaks off: err.partial is what came until then

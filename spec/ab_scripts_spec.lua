@@ -45,7 +45,8 @@ describe("scripts/gradual_rollout.lua", function()
     for _, case in ipairs {
       { "0.2", "0", "the success rate is lower" }, { "0", "20", "answers take longer" },
     } do
-      local result = support.sluice("--emulator", script, "--try", case[1], case[2], "0.8")
+      local result = support.sluice("--emulator", script, "--error-rate", case[1], "--delay", case[2],
+        "--seconds", "0.8")
       assert.equal(1, result.status)
       assert.matches("rolled_back at [12][05] %%: " .. case[3], result.out)
       assert.is_nil(result.out:find "started at 50")

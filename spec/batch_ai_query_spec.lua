@@ -349,7 +349,7 @@ with_server("scripts/ai_query.lua", function()
   it("says what is wrong with its arguments", function()
     for part, words in pairs {
       ["unknown option --nothing"] = { "--nothing", "x" }, ["--table needs a value"] = { "--table" },
-      ["--table is needed"] = { "--endpoint", "e" },
+      ["--table is missing"] = { "--endpoint", "e" },
     } do
       local run = support.sluice("--emulator", "scripts/ai_query.lua", table.unpack(words))
       assert.equal(2, run.status)

@@ -43,6 +43,8 @@ support.needing("server", describe, pending)("scripts/batch.lua", function()
       result = support.shell(command)
       assert.equal(0, result.status, result.err)
       assert.equal(2, json.decode(support.read_file(folder .. "report")).resumed)
+      local again = "\n2 rows: 2 answered, 0 failed; (%d+) tokens; of earlier runs 2 rows, %1 tokens\n"
+      assert.matches(again, result.err)
       write_file(input, line:format("a", "a") .. "oops\n")
       result = support.shell(command)
       assert.equal(1, result.status)

@@ -15,7 +15,7 @@ describe("scripts/gradual_rollout.lua", function()
   -- Starts the script in a shell of its own; its pid, and a function that waits for its end.
   local function start(url, state, out)
     local own = ("DATABRICKS_HOST=%s DATABRICKS_TOKEN=any DATABRICKS_WAREHOUSE_ID=w"):format(url)
-    local script = "scripts/gradual_rollout.lua --try 0 0 0.4"
+    local script = "scripts/gradual_rollout.lua --seconds 0.4 --state"
     local command = ("%s exec %s %s %s"):format(own, support.binary, script, state)
     local shell = io.popen(("( %s ) >>%s 2>&1 & echo $!"):format(command, out))
     local pid = shell:read "n"

@@ -25,6 +25,21 @@ describe("scripts/quickstart.lua", function()
   end)
 end)
 
+describe("each script", function()
+  it("tells how it is used, and takes no option that it does not know", function()
+    local paths = support.shell("ls scripts/*.lua").out
+    for path in paths:gmatch "%C+" do
+      local usage = "usage: sluice " .. path:match "[^/]*$"
+      local result = support.sluice(path, "--help")
+      assert.same({ 0, "", usage }, { result.status, result.err, result.out:sub(1, #usage) }, path)
+      result = support.sluice(path, "--nothing")
+      assert.same({ 2, "" }, { result.status, result.out }, path)
+      assert.is_truthy(result.err:find("unknown option --nothing", 1, true), path)
+      assert.is_truthy(result.err:find(usage, 1, true), path)
+    end
+  end)
+end)
+
 describe("scripts/get_or_create.lua", function()
   it("creates the endpoint, waits, and asks it", function()
     local result = support.sluice("--emulator", "scripts/get_or_create.lua", "a-name")
@@ -36,7 +51,7 @@ describe("scripts/get_or_create.lua", function()
   it("finds one that is there, tells how it differs, and leaves it as it is", function()
     local both = [[
       dofile "scripts/get_or_create.lua"
-      arg[3] = "2"
+      arg[1], arg[2], arg[3] = "rivers", "main.demo.rivers", "2"
       dofile "scripts/get_or_create.lua" ]]
     local result = support.with_file(both, function(path) return support.sluice("--emulator", path) end)
     assert.equal(3, result.status, result.err)

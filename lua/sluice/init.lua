@@ -14,6 +14,7 @@
 ---@field transports sluice.transports what carries requests: an app in process, faults, cassettes
 ---@field errors sluice.errors failures as values
 ---@field progress sluice.progress progress bars
+---@field arguments sluice.arguments the words that a script is called with
 ---@field batch sluice.batch many requests from a file or a table
 ---@field report sluice.report A/B reports from an inference log
 ---@field rollout sluice.rollout gradual rollouts of a new version
@@ -56,7 +57,7 @@ local modules = {
   transports = true, redis = true, batch = true, metrics = true, statistics = true, bundle = true,
   sqlite = true, report = true, health = true, traffic = true,
   rollout = true,
-  trace = true, capture = true,
+  trace = true, capture = true, arguments = true,
 }
 
 local function unknown(name)
