@@ -124,6 +124,16 @@ describe_here("the REPL on a terminal", function()
     wait_for "> xabc\n3\n>"
   end)
 
+  it("shows nothing of what was taken away, where Ctrl-C drops the line", function()
+    start()
+    enter "x = 'a long line'"
+    type_text "abc"
+    press("C-u")
+    wait_for "> x = 'a long line'\n>"
+    press("C-c")
+    wait_for "> x = 'a long line'\n> ^C\n>"
+  end)
+
   it("completes with Tab, and lists above the line", function()
     start { columns = 80 }
     type_text "sluice.ta"

@@ -101,8 +101,11 @@ static void answer_line(console *self, const char *event, const char *text, size
 }
 
 /** The line that was typed becomes output like any other. */
-static void leave_line(console *self, const char *text, const char *mark)
+static void leave_line(console *self, const char *mark)
 {
+    /* a copy: hiding the line has the editor write its text anew, with what stood behind its end */
+    char *copy = strdup(line_editor_text(self->editor, NULL));
+    const char *text = copy ? copy : "";
     screen_hide(&self->screen);
     self->screen.is_typing = false;
     if (self->screen.tail_length > 0)
@@ -110,6 +113,7 @@ static void leave_line(console *self, const char *text, const char *mark)
     screen_write(&self->screen, self->prompt, strlen(self->prompt));
     screen_write(&self->screen, text, strlen(text));
     screen_write(&self->screen, mark, strlen(mark));
+    free(copy);
     self->is_begun = false;
     line_editor_stop(self->editor);
 }
@@ -130,10 +134,10 @@ static void handle_keys(console *self)
     if (event == LINE_COMPLETE) {
         answer_line(self, "complete", text, before);
     } else if (event == LINE_END) {
-        leave_line(self, text, "\n");
+        leave_line(self, "\n");
         answer_line(self, "end", NULL, 0);
     } else {
-        leave_line(self, text, "\n");
+        leave_line(self, "\n");
         answer_line(self, "line", text, strlen(text));
     }
     free(text);
@@ -279,7 +283,7 @@ static void on_line_cancelled(void *user, sluice_call call)
     self->line_call = 0;
     sluice_watch(self->s, STDIN_FILENO, 0, NULL, NULL);
     if (self->editor && self->is_begun)
-        leave_line(self, line_editor_text(self->editor, NULL), "\n");
+        leave_line(self, "\n");
 }
 
 static void edit(void *user, sluice_call call, const char *arguments, size_t len)
@@ -336,7 +340,7 @@ bool console_interrupt(console *self)
     sluice_call call = self->interrupt_call;
     if (self->line_call) {
         if (self->editor) {
-            leave_line(self, line_editor_text(self->editor, NULL), "^C\n");
+            leave_line(self, "^C\n");
             line_editor_drop(self->editor);
         } else {
             self->screen.is_typing = self->is_begun = false;
