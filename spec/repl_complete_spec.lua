@@ -116,7 +116,25 @@ describe("help", function()
     assert.matches("\n  attempts%? +integer", about "layers.retry")
     assert.matches("\n  breaker ", about "layers")
     assert.matches("\n  max_per_host%? +integer", about "http.client")
+    assert.matches("\nrequest %(sluice.Request%):\n", about "chat:query")
+    assert.matches("\n  timeout%? +number|sluice.Timeout  seconds\n", about "chat:query")
     assert.matches("\n  returns  err: sluice.Error%?  kind ", about "json.decode")
+  end)
+
+  it("goes on below where a text begins, in lines of the given width", function()
+    local text = help.about("http.client", env, 60)
+    for line in text:gmatch "[^\n]+" do assert.is_true(#line <= 60, line) end
+    local margin = (" "):rep(20)
+    local folded = "\n  max_waiting%?      integer  how many may wait; those beyond\n" .. margin .. "it fail"
+    assert.matches(folded, text)
+    assert.equal((about("http.client"):gsub("%s+", " ")), (text:gsub("%s+", " ")))
+    for line in help.about("task.map", env, 40):gmatch "[^\n]+" do assert.is_true(#line < 60, line) end
+  end)
+
+  it("finds what is a part of something", function()
+    assert.matches("^sluice.ServingEndpoints:create_and_wait%(body: ", about "create_and_wait")
+    assert.matches("^there are\n", about "collect")
+    assert.matches("\n  sluice.Stream:collect%f[%s\0]", about "collect")
   end)
 
   it("says what it does not know, and what is near", function()
@@ -156,6 +174,22 @@ describe("what is known", function()
     assert.is_false(knowledge.is_public "options")
     assert.is_false(knowledge.is_public "workspace")
     assert.is_true(#knowledge.public_names() > 20)
+  end)
+
+  it("tells the parameters of functions, by their comments and by their types", function()
+    local function names(member)
+      local found = {}
+      for index, param in ipairs(knowledge.parameters(member)) do
+        found[index] = param.name .. (param.optional and "?" or "") .. ": " .. param.type
+      end
+      return table.concat(found, "; ")
+    end
+    assert.equal("", names { type = "integer" })
+    local written = { { name = "self", type = "any" }, { name = "a", type = "integer" } }
+    assert.equal("a: integer", names { params = written })
+    local inside = "a: { b: integer, c: fun(d: any, e: any) }, f?: (fun(g: any, h: any): integer)|string"
+    assert.equal(inside:gsub(", f%?", "; f?") .. "; ...: any",
+      names { type = "fun(self: any, " .. inside .. ", ...: any): table" })
   end)
 
   it("tells fields from names", function()

@@ -28,6 +28,10 @@ The modules of sluice are there by their names: `task` is `sluice.task`, `layers
 
 local COLUMNS <const> = 80 -- where the console does not know
 
+local function columns_of(session)
+  return session.console.columns and session.console.columns() or COLUMNS
+end
+
 -- By name: a function (session, rest, run) that returns a text to show, or nil and what is wrong; `run` runs an entry.
 local known = {}
 
@@ -62,7 +66,7 @@ end
 
 function known.trace(session)
   if not session.last then return nil, "no request was made" end
-  local columns = session.console.columns and session.console.columns() or COLUMNS
+  local columns = columns_of(session)
   local span = meta.get(session.results[1]).trace
   if span then return waterfall.of_span(span, columns, session.console.unicode) end
   return waterfall.of_exchange(session.last, columns, session.console.unicode)
@@ -113,7 +117,7 @@ end
 function commands.run(session, text, run)
   local question = text:match "^%s*%?%s*(.-)%s*$"
   if question == "" then return HELP end
-  if question then return help.about(question, session.env) end
+  if question then return help.about(question, session.env, columns_of(session)) end
   local name, rest = text:match "^%s*:(%a+)%s*(.-)%s*$"
   if not known[name] then
     return nil, ("there is no command :%s%s; see :help"):format(name, options.hint(name, known))

@@ -127,28 +127,6 @@ local function option_names(of_type)
   return names
 end
 
--- The parameters as they count at a call, `self` left out.
-local function parameters(member)
-  local params = {}
-  for _, param in ipairs(member.params or {}) do
-    if param.name ~= "self" then params[#params + 1] = param end
-  end
-  if member.params then return params end
-  local of_type = knowledge.resolve(member.type) or ""
-  local inside = of_type:match "^fun(%b())"
-  -- commas inside of brackets separate nothing here
-  local hidden = {}
-  inside = (inside or "()"):sub(2, -2):gsub("%b{}", function(part)
-    hidden[#hidden + 1] = part
-    return ("\1%d\1"):format(#hidden)
-  end)
-  for name, rest in inside:gmatch "([%w_.]+)%??%s*:?%s*([^,]*)" do
-    rest = rest:gsub("\1(%d+)\1", function(number) return hidden[tonumber(number)] end)
-    if name ~= "self" then params[#params + 1] = { name = name, type = rest } end
-  end
-  return params
-end
-
 local function begins_item(token)
   return is_mark(token, "{") or is_mark(token, ",") or is_mark(token, ";")
 end
@@ -172,7 +150,7 @@ local function type_of_table(tokens, at, env)
   end
   local callee, position = argument_at(tokens, at)
   local place = callee and callee > 0 and knowledge.place_at(tokens, callee, env)
-  local param = place and place.member and parameters(place.member)[position]
+  local param = place and place.member and knowledge.parameters(place.member)[position]
   return param and param.type
 end
 

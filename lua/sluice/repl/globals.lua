@@ -46,7 +46,8 @@ end
 function globals.lend(scope, text)
   for _, name in ipairs(used_names(text)) do
     if knowledge.is_public(name) and value_of(scope, name) == nil then
-      rawset(scope, name, require("sluice." .. name))
+      local ok, module = pcall(require, "sluice." .. name) -- some builds leave some out
+      if ok then rawset(scope, name, module) end
     end
   end
 end

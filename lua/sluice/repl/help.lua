@@ -39,7 +39,7 @@ end
 local function sorted_names(members, wanted)
   local names = {}
   for name, member in pairs(members) do
-    if wanted(member) then names[#names + 1] = name end
+    if wanted(member, name) then names[#names + 1] = name end
   end
   table.sort(names)
   return names
@@ -79,7 +79,9 @@ end
 local function option_rows(rows, param)
   local _, subject = knowledge.subject_of(param.type)
   if not subject or subject.call or next(subject.members) == nil then return end
-  local names = sorted_names(subject.members, function(member) return not member.is_method end)
+  local names = sorted_names(subject.members, function(member, name)
+    return not member.is_method and name:find "^[%a_]" ~= nil -- not `[string] any`
+  end)
   local methods = sorted_names(subject.members, function(member) return member.is_method end)
   if #names == 0 or #methods > 0 then return end -- an object, no table of options
   rows[#rows + 1] = ""
@@ -105,7 +107,7 @@ local function describe_function(name, member)
   end
   if #said > 0 then rows[#rows + 1] = "" end
   for _, each in ipairs(said) do rows[#rows + 1] = row(each[1], each[2], 7) end
-  for _, param in ipairs(member.params or {}) do option_rows(rows, param) end
+  for _, param in ipairs(knowledge.parameters(member)) do option_rows(rows, param) end
   if member.at then rows[#rows + 1] = "\n  " .. member.at end
   return table.concat(rows, "\n")
 end
@@ -156,6 +158,33 @@ local function describe_subject(name)
   return table.concat(rows, "\n")
 end
 
+-- ---- lines ----
+
+-- A line that is too long goes on below where its text begins: behind a name and its type, or as far in as it stands.
+local function fold(line, columns)
+  local margin = #(line:match "^%s+%S+%s%s+" or line:match "^%s*")
+  if margin * 2 > columns then margin = 2 end
+  local lines, width, from = {}, columns, 1
+  while show.width(line:sub(from)) > width do
+    local stop = utf8.offset(line, width + 1, from) or #line
+    local blank = line:sub(from, stop):match "^.*%S() +%S*$"
+    if not blank or blank <= margin then break end
+    lines[#lines + 1] = line:sub(from, from + blank - 2)
+    from = line:find("%S", from + blank - 1)
+    width = columns - margin
+  end
+  lines[#lines + 1] = line:sub(from)
+  return table.concat(lines, "\n" .. (" "):rep(margin))
+end
+
+local function fold_all(text, columns)
+  local lines = {}
+  for line in (text .. "\n"):gmatch "(.-)\n" do
+    lines[#lines + 1] = utf8.len(line) and fold(line, columns) or line
+  end
+  return table.concat(lines, "\n")
+end
+
 -- ---- by name ----
 
 -- What is called so, where nothing of that name lives: `http.request`, `Stream:text`, `layers.retry`.
@@ -201,6 +230,23 @@ local function describe_place(name, place)
   return ("%s: %s, nothing is written about it"):format(name, type(place.value))
 end
 
+-- Where something is called so that is a part of something else: `collect`, `create_and_wait`.
+local function find_member(name)
+  local found, reference = {}, knowledge.reference()
+  for kind, mark in pairs { modules = ".", classes = ":" } do
+    for owner, subject in pairs(reference[kind]) do
+      local member = subject.members[name]
+      local is_called = member and knowledge.is_function(member)
+      if is_called then found[#found + 1] = { owner .. mark .. name, knowledge.member(owner, name) } end
+    end
+  end
+  if #found == 1 then return describe_function(found[1][1], found[1][2]) end
+  local rows = {}
+  for index, each in ipairs(found) do rows[index] = "  " .. each[1] end
+  table.sort(rows)
+  return #rows > 0 and ("there are\n%s"):format(table.concat(rows, "\n")) or nil
+end
+
 local function unknown(name)
   local names = {}
   for module, subject in pairs(knowledge.reference().modules) do
@@ -215,13 +261,15 @@ end
 ---What is known of a name, an expression that ends in one, or a class; text for people. Runs nothing.
 ---@param text string such as "task.spawn", "chat:stream", "sluice.Stream"
 ---@param env table the globals
+---@param columns? integer the width of lines; none
 ---@return string
-function help.about(text, env)
+function help.about(text, env, columns)
   local name = text:gsub("^%s+", ""):gsub("%s+$", "")
   local tokens = knowledge.code(name)
   local place = #tokens > 0 and knowledge.place_at(tokens, #tokens, env)
   local described = place and describe_place(name, place)
-  return described or find_named(name) or unknown(name)
+  local told = described or find_named(name) or find_member(name) or unknown(name)
+  return columns and fold_all(told, columns) or told
 end
 
 return help

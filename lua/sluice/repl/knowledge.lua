@@ -137,6 +137,36 @@ function knowledge.is_function(member)
   return of_type ~= nil and (of_type:find "^fun%f[^%w]" ~= nil or of_type:find "^function%f[^%w]" ~= nil)
 end
 
+-- What stands between the brackets of a `fun(...)`, as { name, type, optional }; commas inside of brackets separate
+-- nothing.
+local function parameters_of_type(of_type)
+  local inside, hidden, found = of_type:match "^fun(%b())" or "()", {}, {}
+  local function hide(part)
+    hidden[#hidden + 1] = part
+    return ("\1%d\1"):format(#hidden)
+  end
+  inside = inside:sub(2, -2):gsub("%b{}", hide):gsub("%b()", hide)
+  for name, mark, rest in inside:gmatch "([%w_.]+)(%??)%s*:?%s*([^,]*)" do
+    for _ = 1, #hidden do
+      rest = rest:gsub("\1(%d+)\1", function(number) return hidden[tonumber(number)] end)
+    end
+    found[#found + 1] = { name = name, type = rest, optional = mark == "?" or nil }
+  end
+  return found
+end
+
+---The parameters of a function as they count at a call, `self` left out.
+---@param member sluice.repl.Member
+---@return table[] parameters { name, type, text, optional }
+function knowledge.parameters(member)
+  local found = {}
+  local all = member.params or parameters_of_type(knowledge.resolve(member.type) or "")
+  for _, param in ipairs(all) do
+    if param.name ~= "self" then found[#found + 1] = param end
+  end
+  return found
+end
+
 ---A member of a class, or of one of its parents.
 ---@param class string
 ---@param name string
