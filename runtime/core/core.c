@@ -182,9 +182,11 @@ int sl_core_pump(sl_core *core, int64_t budget)
     core->interrupted = 0;
     core->slice_end = budget > 0 ? sl_clock_read() + budget : INT64_MAX;
     do {
-        /* with nothing but what ends a wait there is nothing to see: that saves the system call */
-        if (core->backend->poll && !core->seen && core->ios_open > 1)
+        /* with nothing but what ends a wait there is nothing to see, and after a wait it has been
+         * seen: that saves the system call */
+        if (core->backend->poll && !core->seen && !core->has_looked && core->ios_open > 1)
             core->backend->poll(core->backend, 0);
+        core->has_looked = false;
         int64_t begun = core->seen || core->ready.first ? sl_clock_read() : 0;
         /* half of the budget is for the tasks, whatever arrives */
         sl_io_tell(core, budget > 0 ? core->slice_end - budget / 2 : INT64_MAX);
@@ -221,6 +223,7 @@ int sl_core_wait(sl_core *core, int64_t timeout)
     if (delay < 0 || (timeout >= 0 && timeout < delay))
         delay = timeout;
     core->backend->poll(core->backend, delay);
+    core->has_looked = true;
     sl_io_tell(core, INT64_MAX);
     return 0;
 }

@@ -205,6 +205,8 @@ struct sl_core {
     uint32_t unsliced;
     /** The hook has raised, and no hook has run since: hooks may be off. */
     bool raised_in_hook;
+    /** A wait has looked at the descriptors, and no pump since. */
+    bool has_looked;
     bool pumping, closing, exiting;
     int exit_status;
     sl_close_hook *close_hooks;
