@@ -347,6 +347,22 @@ static void curl_set_proxy(sl_curl_handle *handle, const sl_http_transfer *trans
     curl_easy_setopt(handle->easy, CURLOPT_USERAGENT, handle->proxy ? "sluice" : NULL);
 }
 
+/**
+ * Milliseconds; 0: libcurl's own. The engine's timer is the limit; libcurl's shares its time out
+ * among several addresses. A limit of its own stays among its timers until it has passed, though
+ * the connection is there, and they are sorted anew at each piece of an answer.
+ */
+static long curl_connect_limit(const sl_http_transfer *transfer)
+{
+    enum { LIBCURLS_OWN = 300 * 1000 };
+    int64_t limit = transfer->limits[SL_HTTP_CONNECT] / 1000 + 1;
+    if (limit == 1 || limit > INT_MAX)
+        limit = INT_MAX;
+    const char *addresses = transfer->lookup.addresses;
+    bool has_several = addresses && strchr(addresses, ',');
+    return has_several || limit > LIBCURLS_OWN ? (long)limit : 0;
+}
+
 int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer)
 {
     CURL *easy = handle->easy;
@@ -357,11 +373,7 @@ int sl_curl_handle_prepare(sl_curl_handle *handle, sl_http_transfer *transfer)
     curl_set_proxy(handle, transfer);
     if (transfer->target->secure)
         curl_set_verification(handle, transfer);
-    /* the engine's timer is the limit; libcurl's shares its time out among several addresses */
-    int64_t limit = transfer->limits[SL_HTTP_CONNECT] / 1000 + 1;
-    if (limit == 1 || limit > INT_MAX)
-        limit = INT_MAX;
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)limit);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, curl_connect_limit(transfer));
     if (!curl_set_headers(handle, transfer) || !curl_set_addresses(handle, transfer))
         return -1;
     return 0;
