@@ -42,7 +42,7 @@ int luaopen_sluice_core_socket(lua_State *L);
 int luaopen_sluice_core_system(lua_State *L);
 int luaopen_sluice_core_process(lua_State *L);
 int luaopen_sluice_core_backoff(lua_State *L);
-int luaopen_sluice_core_otlp(lua_State *L);
+int luaopen_sluice_core_span(lua_State *L);
 int luaopen_sluice_core_terminal(lua_State *L);
 int luaopen_sluice_core_file(lua_State *L);
 int luaopen_sluice_core_http(lua_State *L);
@@ -86,7 +86,7 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.system", luaopen_sluice_core_system},
     {"sluice.core.process", luaopen_sluice_core_process},
     {"sluice.core.backoff", luaopen_sluice_core_backoff},
-    {"sluice.core.otlp", luaopen_sluice_core_otlp},
+    {"sluice.core.span", luaopen_sluice_core_span},
     {"sluice.core.terminal", luaopen_sluice_core_terminal},
     {"sluice.core.file", luaopen_sluice_core_file},
     {"sluice.core.http", luaopen_sluice_core_http},

@@ -273,7 +273,9 @@ describe("trace.span", function()
         part:event("found", task.now())
         task.sleep(2)
       end
-      assert.is_nil(spans.leaf("leaf", spans.INTERNAL).before)
+      local around = trace.current()
+      assert.is_true(spans.is(spans.leaf("leaf", spans.INTERNAL)))
+      assert.equal(around, trace.current())
       pcall(function()
         local _ <close> = trace.span "fails"
         error "broken"
@@ -332,12 +334,36 @@ describe("spans as OTLP", function()
       assert.same(json.decode(otlp.attributes { "k", value })[1].value, attribute_of.value)
     end
     assert.equal(11, #shown.attributes)
-    local core = require "sluice.core.otlp"
-    assert.has_error(function() core.span() end)
-    local function broken() error "no" end
-    assert.has_error(function()
-      core.span("a", "b", "c", "d", 1, 1, 2, { "k", {} }, 2, "}", broken, broken)
-    end)
+    assert.has_error(function() spans.json() end)
+    assert.has_error(function() spans.json(span, "") end)
+    span:set("table", {})
+    assert.has_error(function() spans.json(span, "", function() error "no" end) end)
+    assert.has_error(function() spans.json(span, "", function() end) end)
+    span.attributes = { {}, 1, n = 2 }
+    assert.has_error(function() otlp.span(span) end)
+  end)
+
+  it("have fields that are there to be read", function()
+    local context = { trace_id = ID, span_id = PARENT, sampled = true, state = "a=1" }
+    local span = spans.start("s", spans.SERVER, context)
+    local part = spans.start("p", spans.CLIENT, span)
+    assert.same({ ID, PARENT, true, "a=1", "s", 2 },
+      { span.trace_id, span.parent_id, span.sampled, span.state, span.name, span.kind })
+    assert.same({ ID, span.span_id, span, part }, { part.trace_id, part.parent_id, part.root, span.parts[1] })
+    assert.same({ nil, nil, nil, nil }, { part.duration, part.attributes, part.started_at, part.whatever })
+    part.name, part.whatever = "q", 7
+    assert.same({ "q", 7 }, { part.name, part.whatever })
+    assert.equal("00-" .. ID .. "-" .. part.span_id .. "-01", part:header())
+    for name, value in pairs { trace_id = ID, parts = {}, name = 1, attributes = 2, started = "x" } do
+      assert.has_error(function() part[name] = value end)
+    end
+    for _, wrong in ipairs { { trace_id = ID }, { trace_id = ID:upper(), span_id = PARENT }, { trace_id = ID, span_id = 1 } } do
+      assert.has_error(function() spans.start("s", spans.SERVER, wrong) end)
+    end
+    assert.has_error(function() spans.start() end)
+    assert.has_error(function() span.finish {} end)
+    for _ = 1, 300 do spans.start("many", spans.INTERNAL, span) end
+    assert.equal(256, #span.parts)
   end)
 
   it("show no query and no password of a URL", function()

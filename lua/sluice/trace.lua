@@ -42,7 +42,7 @@ end
 ---@param context? sluice.trace.Context from trace.parse; nil: none
 ---@return sluice.trace.Context? before what it was
 function trace.adopt(context)
-  options.argument("trace.adopt", "context", context, "table?")
+  options.argument("trace.adopt", "context", context, "table|userdata?")
   spans.is_on = true
   return require("sluice.task").set_local(spans.LOCAL, context)
 end

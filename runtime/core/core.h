@@ -79,6 +79,9 @@ int64_t sl_now_update(sl_core *core);
 /** Now as task.now() tells it, read afresh: on the clock of the running task, real or simulated. */
 int64_t sl_now_running(lua_State *L);
 
+/** The wall clock beside it, in seconds since 1970. */
+double sl_wall_running(lua_State *L);
+
 /** A timer, embedded in its owner; zero it before first use. */
 typedef struct sl_timer sl_timer;
 struct sl_timer {
@@ -105,6 +108,12 @@ static inline bool sl_timer_is_active(const sl_timer *timer)
 
 /** The task that runs now; NULL outside of tasks. */
 sl_task *sl_task_current(sl_core *core);
+
+/** Pushes a value of the running task; nil where it has none, or outside of tasks. */
+void sl_local_push(lua_State *L, const char *name);
+/** Sets a value of the running task to the one on top, and puts there what it was. It raises
+ * outside of tasks. */
+void sl_local_replace(lua_State *L, const char *name);
 
 /**
  * Stops what the task waits for: cancelled, or past its deadline. Called from the pump or from

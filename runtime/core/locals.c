@@ -33,54 +33,81 @@ static sl_task *local_task(lua_State *L)
     return core ? core->current : NULL;
 }
 
+void sl_local_push(lua_State *L, const char *name)
+{
+    const sl_task *task = local_task(L);
+    if (!task || !task->locals) {
+        lua_pushnil(L);
+        return;
+    }
+    lua_rawgeti(L, LUA_REGISTRYINDEX, task->locals->ref);
+    lua_pushstring(L, name);
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+}
+
 /* get_local(name) -> value | nil */
 int l_local_get(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TSTRING);
-    const sl_task *task = local_task(L);
-    lua_settop(L, 1);
-    if (!task || !task->locals) {
-        lua_pushnil(L);
-        return 1;
-    }
-    lua_rawgeti(L, LUA_REGISTRYINDEX, task->locals->ref);
-    lua_insert(L, 1);
-    lua_rawget(L, 1);
+    sl_local_push(L, lua_tostring(L, 1));
     return 1;
 }
 
-/** Pushes a copy of the task's table with `name` (1) set to `value` (2), and below it what it was.
- */
-static void push_changed(lua_State *L, const sl_task *task)
+/** Pushes a copy of a table. */
+static void push_copy(lua_State *L, int table)
 {
-    lua_pushnil(L);
     lua_newtable(L);
-    if (task->locals) {
-        lua_rawgeti(L, LUA_REGISTRYINDEX, task->locals->ref);
-        lua_pushvalue(L, 1);
-        lua_rawget(L, -2);
-        lua_replace(L, 3);
-        for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-            lua_pushvalue(L, -2);
-            lua_pushvalue(L, -2);
-            lua_rawset(L, 4);
-        }
-        lua_pop(L, 1);
+    int copy = lua_gettop(L);
+    for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+        lua_pushvalue(L, -2);
+        lua_pushvalue(L, -2);
+        lua_rawset(L, copy);
     }
-    lua_pushvalue(L, 1);
-    lua_pushvalue(L, 2);
-    lua_rawset(L, 4);
 }
 
-/** Sets `name` (1) to `value` (2) in a table that no other task has; pushes what it was. */
-static void push_replaced(lua_State *L, const sl_task *task)
+/** Pushes the table of the task, which no other task has. */
+static void push_own(lua_State *L, sl_core *core, sl_task *task)
 {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, task->locals->ref);
-    lua_pushvalue(L, 1);
-    lua_rawget(L, 3);
-    lua_pushvalue(L, 1);
-    lua_pushvalue(L, 2);
-    lua_rawset(L, 3);
+    sl_locals *shared = task->locals;
+    if (shared) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, shared->ref);
+        if (shared->users == 1)
+            return;
+        push_copy(L, lua_gettop(L));
+        lua_replace(L, -2);
+    } else {
+        lua_newtable(L);
+    }
+    lua_pushvalue(L, -1);
+    int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    sl_locals *own = sl_alloc(core, sizeof *own);
+    if (!own) {
+        luaL_unref(L, LUA_REGISTRYINDEX, ref);
+        luaL_error(L, "not enough memory");
+        return;
+    }
+    sl_locals_release(core, task);
+    *own = (sl_locals){ref, 1};
+    task->locals = own;
+}
+
+void sl_local_replace(lua_State *L, const char *name)
+{
+    sl_core *core = sl_core_of(L);
+    sl_task *task = core->current;
+    if (!task) {
+        luaL_error(L, "task.set_local: only a task has values of its own");
+        return;
+    }
+    push_own(L, core, task);
+    lua_pushstring(L, name);
+    lua_pushvalue(L, -1);
+    lua_rawget(L, -3); /* value, table, name, what it was */
+    lua_insert(L, -4);
+    lua_rotate(L, -3, -1); /* what it was, table, name, value */
+    lua_rawset(L, -3);
+    lua_pop(L, 1);
 }
 
 /* set_local(name, value) -> what it was; of the running task and of those it spawns from now on */
@@ -88,24 +115,7 @@ int l_local_set(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TSTRING);
     luaL_checkany(L, 2);
-    sl_core *core = sl_core_of(L);
-    sl_task *task = core->current;
-    if (!task)
-        return luaL_error(L, "task.set_local: only a task has values of its own");
     lua_settop(L, 2);
-    if (task->locals && task->locals->users == 1) {
-        push_replaced(L, task);
-        return 1;
-    }
-    push_changed(L, task);
-    int ref = luaL_ref(L, LUA_REGISTRYINDEX);
-    sl_locals *locals = sl_alloc(core, sizeof *locals);
-    if (!locals) {
-        luaL_unref(L, LUA_REGISTRYINDEX, ref);
-        return luaL_error(L, "not enough memory");
-    }
-    sl_locals_release(core, task);
-    *locals = (sl_locals){ref, 1};
-    task->locals = locals;
+    sl_local_replace(L, lua_tostring(L, 1));
     return 1;
 }

@@ -54,11 +54,16 @@ static int l_task_now(lua_State *L)
     return 1;
 }
 
-static int l_task_wall(lua_State *L)
+double sl_wall_running(lua_State *L)
 {
     sl_clock *clock = clock_of(L);
     sl_clock real = {.simulated = false};
-    lua_pushnumber(L, sl_clock_wall(clock ? clock : &real));
+    return sl_clock_wall(clock ? clock : &real);
+}
+
+static int l_task_wall(lua_State *L)
+{
+    lua_pushnumber(L, sl_wall_running(L));
     return 1;
 }
 

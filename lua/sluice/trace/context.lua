@@ -70,6 +70,7 @@ end
 ---@param of sluice.trace.Context
 ---@return string
 function context.header(of)
+  if type(of) == "userdata" then return of:header() end
   return "00-" .. of.trace_id .. "-" .. of.span_id .. (of.sampled and "-01" or "-00")
 end
 

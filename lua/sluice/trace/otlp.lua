@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Spans as OTLP/HTTP sends them: JSON, by the names of opentelemetry.proto.
 
-local core = require "sluice.core.otlp"
 local encode = require("sluice.core.json").encode
 local secret = require "sluice.secret"
 local spans = require "sluice.trace.span"
@@ -63,19 +62,15 @@ local function rest_of(span)
   local text = span.events and events_of(span) or ""
   if failure then text = text .. (',"status":{"code":%d,"message":%s}'):format(ERROR, encode(failure)) end
   if state then text = text .. ',"traceState":' .. encode(state) end
-  return text .. "}"
+  return text
 end
-
-local NONE <const> = { n = 0 }
 
 ---One span that has ended.
 ---@param span sluice.trace.Span
 ---@return string json
 function otlp.span(span)
-  local attributes, started = span.attributes or NONE, spans.wall(span, span.started)
-  local rest = (span.failure or span.events or span.state) and rest_of(span) or "}"
-  return core.span(span.trace_id, span.span_id, span.parent_id or "", span.name, span.kind, started,
-    started + span.duration, attributes, attributes.n or #attributes, rest, encode, value_of)
+  local rest = (span.failure or span.events or span.state) and rest_of(span) or ""
+  return spans.json(span, rest, value_of)
 end
 
 ---What is sent to a collector. What is known to be a secret is masked, wherever it stands.
