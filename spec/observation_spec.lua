@@ -198,8 +198,9 @@ describe("observation", function()
     end)
     local names = {}
     for index, each in ipairs(told) do names[index] = each[1] end
-    assert.same({ "outer started", "inner started", "inner ended", "outer ended", "inner started", "inner ended" },
-      names)
+    assert.same({
+      "outer started", "inner started", "inner ended", "outer ended", "inner started", "inner ended",
+    }, names)
     assert.equal(told[1][2], told[2][2])
     assert.equal(id, told[1][2].request_id)
     assert.not_equal(told[1][2], told[5][2])

@@ -8,6 +8,7 @@ local http = require "sluice.http"
 local json = require "sluice.json"
 local layers = require "sluice.layers"
 local log = require "sluice.log"
+local samplers = require "sluice.trace.sampler"
 local settings = require "sluice.settings"
 local sluice = require "sluice"
 local spans = require "sluice.trace.span"
@@ -214,6 +215,75 @@ describe("trace.exporter", function()
         end
       end)
     end)
+  end)
+end)
+
+describe("which new traces are recorded", function()
+  -- How many of 1000 that an app's spans and those of layers.trace are.
+  local function recorded(values, given)
+    settings.set(values)
+    local sample = samplers.new(given)
+    local count = 0
+    for _ = 1, 1000 do count = count + (sample() and 1 or 0) end
+    settings.set { OTEL_TRACES_SAMPLER = false, OTEL_TRACES_SAMPLER_ARG = false }
+    return count
+  end
+
+  it("is what the settings say, or the option", function()
+    assert.equal(1000, recorded {})
+    for name, expected in pairs {
+      always_on = 1000, always_off = 0, parentbased_always_on = 1000, parentbased_always_off = 0,
+      traceidratio = 1000, parentbased_traceidratio = 1000,
+    } do
+      assert.equal(expected, recorded { OTEL_TRACES_SAMPLER = name }, name)
+    end
+    local ratio = { OTEL_TRACES_SAMPLER = "parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG = "0.1" }
+    local count = recorded(ratio)
+    assert.is_true(count > 40 and count < 200, count)
+    assert.equal(0, recorded(ratio, 0))
+    assert.equal(1000, recorded(ratio, 1))
+  end)
+
+  it("is all, said in the log, where the settings say what nobody knows", function()
+    local lines = {}
+    local previous = log.set_output(function(line) lines[#lines + 1] = line end)
+    for _, values in ipairs {
+      { OTEL_TRACES_SAMPLER = "jaeger_remote" },
+      { OTEL_TRACES_SAMPLER = "traceidratio", OTEL_TRACES_SAMPLER_ARG = "many" },
+      { OTEL_TRACES_SAMPLER = "traceidratio", OTEL_TRACES_SAMPLER_ARG = "1.5" },
+    } do
+      assert.equal(1000, recorded(values))
+    end
+    log.set_output(previous)
+    assert.equal(3, #lines)
+    assert.matches('"sampler":"jaeger_remote"', lines[1])
+    assert.is_true((samplers.check(0.5)))
+    for _, wrong in ipairs { -1, 1.5, "1", 0 / 0 } do assert.is_false((samplers.check(wrong))) end
+  end)
+
+  it("holds for all that is inside of a request, and the caller's word before it", function()
+    local app, exported = web.app(), 0
+    local exporter = { export = function() exported = exported + 1 end }
+    local chat = layers.trace { exporter = exporter } { name = "e", query = function() return {} end }
+    local told
+    app:get("/", function()
+      assert(chat:query {})
+      told = spans.outgoing()
+      return { body = "ok" }
+    end)
+    web.trace(app, { exporter = exporter, sample = 0 })
+    local function ask(traceparent)
+      local res = assert(app:handle { url = "http://h/", headers = { traceparent = traceparent } })
+      assert.equal(200, res.status)
+    end
+    ask()
+    assert.equal(0, exported)
+    assert.matches("%-00$", told)
+    local id = ("4bf92f35"):rep(4)
+    ask("00-" .. id .. "-00f067aa0ba902b7-01")
+    assert.equal(2, exported)
+    assert.matches("^00%-" .. id .. "%-%x+%-01$", told)
+    assert.has_error(function() web.trace(app, { sample = 2 }) end)
   end)
 end)
 

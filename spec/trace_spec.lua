@@ -322,7 +322,7 @@ describe("spans as OTLP", function()
     local span = spans.start('a "name"', spans.CLIENT)
     local given = {
       'quote " and \\', "\0\n\u{e4}", "\xff", ("x"):rep(10000),
-      ("\1"):rep(3000), 1.5, -7, true, { "a" }, "",
+      ("\1"):rep(3000), 1.5, -7, true, { "a" }, "", { "a", '"', "c" }, { "a", 1 }, { true },
     }
     for index, value in ipairs(given) do span:set("k" .. index, value) end
     span:finish "NotFound"
@@ -333,12 +333,13 @@ describe("spans as OTLP", function()
       assert.equal("k" .. index, attribute_of.key)
       assert.same(json.decode(otlp.attributes { "k", value })[1].value, attribute_of.value)
     end
-    assert.equal(11, #shown.attributes)
+    assert.equal(14, #shown.attributes)
     assert.has_error(function() spans.json() end)
-    assert.has_error(function() spans.json(span, "") end)
+    local function empty() return "" end
+    assert.has_error(function() spans.json(span, empty) end)
     span:set("table", {})
-    assert.has_error(function() spans.json(span, "", function() error "no" end) end)
-    assert.has_error(function() spans.json(span, "", function() end) end)
+    assert.has_error(function() spans.json(span, empty, function() error "no" end) end)
+    assert.has_error(function() spans.json(span, empty, function() end) end)
     span.attributes = { {}, 1, n = 2 }
     assert.has_error(function() otlp.span(span) end)
   end)
@@ -357,7 +358,12 @@ describe("spans as OTLP", function()
     for name, value in pairs { trace_id = ID, parts = {}, name = 1, attributes = 2, started = "x" } do
       assert.has_error(function() part[name] = value end)
     end
-    for _, wrong in ipairs { { trace_id = ID }, { trace_id = ID:upper(), span_id = PARENT }, { trace_id = ID, span_id = 1 } } do
+    assert.is_false(spans.is_passed_over(span))
+    assert.is_true(spans.is_passed_over(spans.start("s", spans.SERVER, nil, nil, false)))
+    assert.is_false(spans.is_passed_over(context))
+    for _, wrong in ipairs {
+      { trace_id = ID }, { trace_id = ID:upper(), span_id = PARENT }, { trace_id = ID, span_id = 1 },
+    } do
       assert.has_error(function() spans.start("s", spans.SERVER, wrong) end)
     end
     assert.has_error(function() spans.start() end)

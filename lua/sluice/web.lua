@@ -48,7 +48,7 @@ end
 ---Makes a span of each request to an app, within the trace of who asks, as its traceparent says; what handlers ask then
 ---belongs to it. See docs/tracing.md.
 ---@param app sluice.web.App
----@param given? { exporter?: sluice.trace.Exporter } who is given the spans; what OTEL_EXPORTER_OTLP_ENDPOINT says, where nobody is no span is made
+---@param given? sluice.web.TraceOptions
 ---@return sluice.web.App app
 function web.trace(app, given)
   return require("sluice.web.trace").around(app, given)

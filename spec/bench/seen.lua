@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- What being seen costs a gateway: scripts/gateway.lua with its log lines, its metrics and its traces, before the same
+-- What being seen costs a gateway: scripts/gateway.lua with its log lines, its metrics and its traces, beside the same
 -- script without them; requests a second on one core, and processor time of each.
 
 local chat = require "chat_body"
@@ -13,13 +13,15 @@ local CONNECTIONS <const> = 64
 -- A line of the script by what it begins with.
 local METRICS <const>, LOG <const> = "\n *layers%.metrics %b{},[^\n]*", "layers%.log %b{}, "
 
--- By name: whether it logs, counts, traces.
+-- By name: whether it logs, counts; which share of the requests it traces.
 local WAYS <const> = {
-  { "log, metrics, trace", true, true, true },
-  { "none of them", false, false, false },
-  { "log alone", true, false, false },
-  { "metrics alone", false, true, false },
-  { "trace alone", false, false, true },
+  { "log, metrics, a trace of ten", true, true, 0.1 },
+  { "none of them", false, false, 0 },
+  { "log, metrics, each trace", true, true, 1 },
+  { "log alone", true, false, 0 },
+  { "metrics alone", false, true, 0 },
+  { "each trace alone", false, false, 1 },
+  { "a trace of ten alone", false, false, 0.1 },
 }
 
 local function without(script, pattern, what)
@@ -51,10 +53,11 @@ local function answers(url)
 end
 
 local function start(bench, index, way, host)
-  local name, logs, counts, traces = table.unpack(way)
+  local name, logs, counts, share = table.unpack(way)
   local port = process.free_port()
   local words = { "env", "DATABRICKS_HOST=" .. host, "DATABRICKS_TOKEN=any",
-    traces and "OTEL_EXPORTER_OTLP_ENDPOINT=" .. host or "OTEL_SDK_DISABLED=true",
+    share > 0 and "OTEL_EXPORTER_OTLP_ENDPOINT=" .. host or "OTEL_SDK_DISABLED=true",
+    "OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=" .. share,
     bench.binary, write_script(bench, index, logs, counts), "--listen", "127.0.0.1:" .. port, "m=some" }
   local gateway = process.serve(words, ("%s/gateway-%d.log"):format(bench.folder, index))
   gateway.name, gateway.url = name, ("http://127.0.0.1:%s/v1/chat/completions"):format(port)
@@ -101,7 +104,7 @@ return { {
   name = "a gateway that is seen",
   open = open,
   rows = {
-    { key = "rate", label = "gateway with log, metrics and trace", unit = "/s", better = "more",
+    { key = "rate", label = "gateway with log, metrics, a trace of ten", unit = "/s", better = "more",
       ratios = { ["none of them"] = 0.85 } },
     { key = "cpu", label = "processor time of each", unit = "us", digits = 1, better = "less" },
   },

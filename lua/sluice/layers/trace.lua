@@ -6,13 +6,13 @@ local exporters = require "sluice.trace.exporter"
 local meta = require "sluice.meta"
 local observation = require "sluice.observation"
 local options = require "sluice.options"
+local samplers = require "sluice.trace.sampler"
 local spans = require "sluice.trace.span"
-local system = require "sluice.core.system"
-local task = require "sluice.task"
+local task = require "sluice.core.task"
 
 ---@class sluice.TraceOptions
 ---@field exporter? sluice.trace.Exporter|false who is given the spans: anything with `export(self, span)`; what OTEL_EXPORTER_OTLP_ENDPOINT says; false: nobody
----@field sample? number which share of new traces is recorded, 1; where who called has decided, that holds
+---@field sample? number which share of new traces is recorded: what OTEL_TRACES_SAMPLER says, else 1; where who called has decided, that holds
 ---@field contents? boolean also what is asked and answered (false)
 ---@field provider? string gen_ai.provider.name; that of the endpoint
 local TRACE <const> = {
@@ -22,7 +22,7 @@ local TRACE <const> = {
       "an object with the method export, or false"
   end,
   sample = function(value)
-    return type(value) == "number" and value >= 0 and value <= 1, "a number from 0 to 1"
+    return value == nil or samplers.check(value), "a number from 0 to 1"
   end,
   contents = "boolean?",
   provider = "name?",
@@ -36,10 +36,28 @@ end
 -- What follows the first content of a stream is a part of its own.
 local function add_stream(span, facts)
   local opened = span.opened
-  if not opened or not span.sampled then return end
+  if not opened then return end
   local part = spans.start("stream", spans.INTERNAL, span)
   part.started = opened
   part:finish(facts.outcome == "error" and facts.error_kind or nil)
+end
+
+-- The task goes on to something else.
+local function open(span, facts)
+  span.opened = task.now()
+  span:leave()
+  if span.sampled then meta.set(facts.value, { trace = span }) end
+end
+
+local function finish(span, facts, provider, contents)
+  if span.sampled then
+    attributes.of_query(span, facts, provider, contents)
+    local of = facts.value
+    if of == nil then of = facts.error end
+    if type(of) == "table" then meta.set(of, { trace = span }) end
+    if facts.streamed then add_stream(span, facts) end
+  end
+  spans.finish(span, facts.outcome == "error" and facts.error_kind or nil)
 end
 
 ---Makes a layer that makes a span of each query and each stream, by OpenTelemetry's conventions for generative AI, and
@@ -50,7 +68,7 @@ end
 ---@return sluice.Layer
 local function trace_layer(given)
   given = options.check("layers.trace", given, TRACE)
-  local exporter, sample, contents = given.exporter, given.sample or 1, given.contents
+  local exporter, contents, is_recorded = given.exporter, given.contents, samplers.new(given.sample)
   if exporter == nil then exporter = exporters.shared() end
   exporter = exporter or nil
   spans.is_on = true
@@ -60,28 +78,18 @@ local function trace_layer(given)
     local own <const> = {} -- the key of this layer's span in the facts, which other layers share
 
     local function started(facts)
-      local sampled = sample >= 1 or system.random_float() < sample
-      facts[own] = spans.start(name_of(facts), spans.CLIENT, spans.active(), exporter, sampled):enter()
+      local around = spans.active()
+      if spans.is_passed_over(around) then return end
+      local sampled = around ~= nil or is_recorded()
+      facts[own] = spans.enter(spans.start(name_of(facts), spans.CLIENT, around, exporter, sampled))
     end
 
-    -- The task goes on to something else.
     local function opened(facts)
-      local span = facts[own]
-      span.opened = task.now()
-      span:leave()
-      if span.sampled then meta.set(facts.value, { trace = span }) end
+      if facts[own] then open(facts[own], facts) end
     end
 
     local function ended(facts)
-      local span = facts[own]
-      if span.sampled then
-        attributes.of_query(span, facts, provider, contents)
-        local of = facts.value
-        if of == nil then of = facts.error end
-        if type(of) == "table" then meta.set(of, { trace = span }) end
-        add_stream(span, facts)
-      end
-      span:finish(facts.outcome == "error" and facts.error_kind or nil)
+      if facts[own] then finish(facts[own], facts, provider, contents) end
     end
 
     return observation.layer { started = started, opened = opened, ended = ended } (inner)

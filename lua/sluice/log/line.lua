@@ -8,7 +8,7 @@ local memo = require "sluice.memo"
 local secret = require "sluice.secret"
 local utc = require("sluice.core.system").utc
 
-local encode_json, wall, mask_json = json.encode, core.wall, secret.mask_json
+local encode_json, encode_flat, wall, mask_json = json.encode, json.members, core.wall, secret.mask_json
 
 local line = {}
 
@@ -93,13 +93,6 @@ end
 local is_shown = memo.new(function(name) return type(name) == "string" and not is_hidden[name] end)
 local encoded_event = memo.new(function(event) return encode(text_of(event)) end)
 
-local function shows_all(fields)
-  for name in next, fields do
-    if not is_shown[name] then return false end
-  end
-  return true
-end
-
 local function sorted_names(fields)
   local names = {}
   for name in pairs(fields) do
@@ -124,18 +117,14 @@ local function encode_each(cleaned)
   return table.concat(parts, ",")
 end
 
--- Most lines have texts and numbers alone: a table in them is too deep.
 local SORTED <const> = { canonical = true }
-local FLAT <const> = { canonical = true, max_depth = 1 }
 
 local function encode_fields(fields)
-  if shows_all(fields) then
-    local ok, text = pcall(encode_json, fields, FLAT)
-    if ok and #text <= MAX_LINE then return text:sub(2, -2) end
-  end
-  local ok, text = pcall(encode_json, clean_table(fields, 0), SORTED)
-  if not ok or text:byte() ~= 0x7B then return encode_each(clean_table(fields, 0, { items = 0 })) end
-  if #text <= MAX_LINE then return text:sub(2, -2) end
+  local text = encode_flat(fields, is_shown)
+  if text then return text end
+  local ok, whole = pcall(encode_json, clean_table(fields, 0), SORTED)
+  if not ok or whole:byte() ~= 0x7B then return encode_each(clean_table(fields, 0, { items = 0 })) end
+  if #whole <= MAX_LINE then return whole:sub(2, -2) end
   return encode_each(clean_table(fields, 0, { items = 0 }))
 end
 

@@ -12,14 +12,12 @@ local attributes = {}
 local parts_of = memo.new(function(authority) return table.pack(url.authority(authority)) end)
 
 local function finish_reasons(value)
-  local choices = type(value) == "table" and value.choices
+  local choices, reasons = value.choices, nil
   if type(choices) ~= "table" then return nil end
-  local reasons
   for _, choice in ipairs(choices) do
     local reason = type(choice) == "table" and choice.finish_reason
     if type(reason) == "string" then
-      reasons = reasons or {}
-      reasons[#reasons + 1] = reason
+      if not reasons then reasons = { reason } else reasons[#reasons + 1] = reason end
     end
   end
   return reasons
@@ -29,35 +27,43 @@ local function text(value)
   return type(value) == "string" and value or nil
 end
 
-local function number(value)
-  return math_type(value) and value or nil
+-- Of a request, what stands in its span.
+local REQUESTED <const> = {
+  max_tokens = "gen_ai.request.max_tokens", max_completion_tokens = "gen_ai.request.max_tokens",
+  temperature = "gen_ai.request.temperature", top_p = "gen_ai.request.top_p", top_k = "gen_ai.request.top_k",
+  seed = "gen_ai.request.seed", frequency_penalty = "gen_ai.request.frequency_penalty",
+  presence_penalty = "gen_ai.request.presence_penalty", n = "gen_ai.request.choice.count",
+}
+
+local function add_request(all, request)
+  local count = all.n
+  for field, value in next, request do
+    local name = REQUESTED[field]
+    if name and math_type(value) and not (field == "n" and value == 1) then
+      all[count + 1], all[count + 2] = name, value
+      count = count + 2
+    end
+  end
+  all.n = count
 end
 
-local NONE <const> = {}
-
 -- In one piece: an array that grows costs more than all else here.
-local function of_facts(facts, request, value, provider, address, port)
+local function of_facts(facts, value, provider, host)
   return {
     "gen_ai.operation.name", facts.operation, "gen_ai.provider.name", provider,
     "gen_ai.request.model", text(facts.model) or facts.endpoint,
     "gen_ai.request.stream", facts.streamed or nil,
-    "gen_ai.request.max_tokens", number(request.max_tokens or request.max_completion_tokens),
-    "gen_ai.request.temperature", number(request.temperature), "gen_ai.request.top_p", number(request.top_p),
-    "gen_ai.request.top_k", number(request.top_k), "gen_ai.request.seed", number(request.seed),
-    "gen_ai.request.frequency_penalty", number(request.frequency_penalty),
-    "gen_ai.request.presence_penalty", number(request.presence_penalty),
-    "gen_ai.request.choice.count", request.n ~= 1 and number(request.n) or nil,
-    "gen_ai.response.id", text(value.id), "gen_ai.response.model", text(facts.answer_model),
-    "gen_ai.response.finish_reasons", finish_reasons(value),
+    "gen_ai.response.id", value and text(value.id), "gen_ai.response.model", text(facts.answer_model),
+    "gen_ai.response.finish_reasons", value and finish_reasons(value),
     "gen_ai.response.time_to_first_chunk", facts.ttft,
     "gen_ai.usage.input_tokens", facts.input_tokens, "gen_ai.usage.output_tokens", facts.output_tokens,
-    "server.address", address, "server.port", port, "http.response.status_code", facts.status,
+    "server.address", host[1], "server.port", host[2], "http.response.status_code", facts.status,
     "sluice.endpoint", facts.endpoint, "sluice.request_id", facts.request_id,
     "sluice.upstream_request_id", facts.upstream_request_id, "sluice.served_model", facts.served_model,
     "sluice.variant", facts.variant, "sluice.attempts", facts.attempts, "sluice.cache.result", facts.cache,
     "sluice.answered_by", facts.degraded and facts.answered_by or nil, "sluice.limit", facts.limit,
-    "sluice.aborted", facts.outcome == "aborted" or nil, "error.type", nil,
-    n = 62,
+    "sluice.aborted", facts.outcome == "aborted" or nil,
+    n = 46,
   }
 end
 
@@ -76,10 +82,11 @@ end
 ---@param provider? string gen_ai.provider.name
 ---@param contents? boolean also what was asked and answered
 function attributes.of_query(span, facts, provider, contents)
-  local request = type(facts.request) == "table" and facts.request or NONE
-  local value = not facts.streamed and type(facts.value) == "table" and facts.value or NONE
-  local authority = parts_of[facts.host]
-  span.attributes = of_facts(facts, request, value, provider, authority[1], authority[2])
+  local request, value = facts.request, facts.value
+  if facts.streamed or type(value) ~= "table" then value = nil end
+  local all = of_facts(facts, value, provider, parts_of[facts.host])
+  if type(request) == "table" then add_request(all, request) end
+  span.attributes = all
   if contents then of_contents(span, facts) end
 end
 

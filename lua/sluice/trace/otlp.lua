@@ -69,8 +69,7 @@ end
 ---@param span sluice.trace.Span
 ---@return string json
 function otlp.span(span)
-  local rest = (span.failure or span.events or span.state) and rest_of(span) or ""
-  return spans.json(span, rest, value_of)
+  return spans.json(span, rest_of, value_of)
 end
 
 ---What is sent to a collector. What is known to be a secret is masked, wherever it stands.

@@ -6,6 +6,9 @@ local errors = require "sluice.errors"
 local system = require "sluice.core.system"
 local task = require "sluice.core.task"
 
+local core, metatable, looked_up = require("sluice.core.span").make(string.unpack("<i8", system.random(8)))
+local finish = core.finish
+
 local spans = {}
 
 ---Whether anything is traced in this program: nothing is looked for before.
@@ -32,7 +35,7 @@ spans.INTERNAL, spans.SERVER, spans.CLIENT = 1, 2, 3
 ---@field root sluice.trace.Span the outermost span of this program
 ---@field parts? sluice.trace.Span[] of the outermost one: those inside of it, 256 at most
 ---@field response sluice.Response? of an HTTP request: its timing is a part of the waterfall
-local core, metatable, methods = require("sluice.core.span").make(string.unpack("<i8", system.random(8)))
+local methods = looked_up
 
 metatable.__name = "sluice.trace.span"
 
@@ -67,10 +70,14 @@ spans.leaf = core.inside
 ---@return sluice.trace.Span?
 function spans.inside(name, kind)
   local span = core.inside(name, kind)
-  return span and span:enter()
+  return span and core.enter(span)
 end
 
 ---Makes it the one that the running task works for, and the tasks that it spawns.
+---@type fun(self: sluice.trace.Span): sluice.trace.Span
+spans.enter = core.enter
+
+---See spans.enter.
 ---@type fun(self: sluice.trace.Span): sluice.trace.Span
 methods.enter = core.enter
 
@@ -105,14 +112,19 @@ function methods:event(name, at)
 end
 
 ---Ends it, and hands it to its exporter. Idempotent. Never waits.
+---@param self sluice.trace.Span
 ---@param failure? string the kind of an error
-function methods:finish(failure)
+function spans.finish(self, failure)
   if failure and not self.duration then
     self.failure = failure
     self:set("error.type", failure)
   end
-  core.finish(self)
+  finish(self)
 end
+
+---See spans.finish.
+---@type fun(self: sluice.trace.Span, failure?: string)
+methods.finish = spans.finish
 
 ---The kind of what was raised or given as an err, as an attribute.
 ---@param err any
@@ -127,12 +139,12 @@ end
 ---@return any value
 ---@return any err
 function methods:done(value, err)
-  self:finish(value == nil and spans.kind_of(err) or nil)
+  spans.finish(self, value == nil and spans.kind_of(err) or nil)
   return value, err
 end
 
 function metatable.__close(self, err)
-  self:finish(err ~= nil and spans.kind_of(err) or nil)
+  spans.finish(self, err ~= nil and spans.kind_of(err) or nil)
 end
 
 ---When a moment of a span was.
@@ -150,9 +162,16 @@ function spans.is(value)
   return getmetatable(value) == metatable
 end
 
+---Whether it is a span of ours that is not recorded: what is inside of it need not be one.
+---@param context? sluice.trace.Context
+---@return boolean
+function spans.is_passed_over(context)
+  return spans.is(context) and not context.sampled
+end
+
 ---As OTLP/HTTP takes it.
----@type fun(span: sluice.trace.Span, rest: string, value_of: fun(value: any): string): string
----`rest`: what follows the attributes; `value_of`: writes what is no text, number or boolean
+---@type fun(span: sluice.trace.Span, rest_of: (fun(span: sluice.trace.Span): string), value_of: (fun(value: any): string)): string
+---`rest_of`: gives what follows the attributes; `value_of`: writes what is no text, no number and no list of texts
 spans.json = core.json
 
 ---The traceparent, and the tracestate, for whoever is asked in the running task; nil.

@@ -5,13 +5,20 @@ local contexts = require "sluice.trace.context"
 local exporters = require "sluice.trace.exporter"
 local headers = require "sluice.headers"
 local options = require "sluice.options"
+local samplers = require "sluice.trace.sampler"
 local spans = require "sluice.trace.span"
 local streams = require "sluice.web.stream"
 local task = require "sluice.task"
 
 local traced = {}
 
-local TRACE <const> = { exporter = "table|userdata?" }
+---@class sluice.web.TraceOptions
+---@field exporter? sluice.trace.Exporter who is given the spans; what OTEL_EXPORTER_OTLP_ENDPOINT says; where nobody is, no span is made
+---@field sample? number which share of new traces is recorded; what OTEL_TRACES_SAMPLER says, else 1
+local TRACE <const> = {
+  exporter = "table|userdata?",
+  sample = function(value) return value == nil or samplers.check(value), "a number from 0 to 1" end,
+}
 
 -- A traceparent that came twice is nobody's.
 local function caller_of(request)
@@ -47,7 +54,7 @@ end
 local function finish(span, request, status, fields, body, kind, close, silence)
   if span.sampled then describe(span, request, status) end
   if type(body) == "string" then
-    span:finish(failure_of(status))
+    spans.finish(span, failure_of(status))
     return status, fields, body, kind, close, silence
   end
   span:leave()
@@ -62,9 +69,11 @@ local function finish(span, request, status, fields, body, kind, close, silence)
   end, silence
 end
 
-local function recording(exporter)
+local function recording(exporter, is_recorded)
   return function(app, request, run)
-    local span = spans.start(request.method, spans.SERVER, caller_of(request), exporter):enter()
+    local caller = caller_of(request)
+    local sampled = caller ~= nil or is_recorded()
+    local span = spans.enter(spans.start(request.method, spans.SERVER, caller, exporter, sampled))
     local _ <close> = setmetatable({ span = span, request = request }, guard_metatable)
     return finish(span, request, run(app, request))
   end
@@ -79,13 +88,14 @@ end
 
 ---Puts the spans around an app; see web.trace.
 ---@param app sluice.web.App
----@param given? { exporter?: sluice.trace.Exporter }
+---@param given? sluice.web.TraceOptions
 ---@return sluice.web.App
 function traced.around(app, given)
   options.argument("web.trace", "app", app, "table")
-  local exporter = options.check("web.trace", given, TRACE).exporter or exporters.shared()
+  given = options.check("web.trace", given, TRACE)
+  local exporter = given.exporter or exporters.shared()
   spans.is_on = true
-  app._around = exporter and recording(exporter) or adopting
+  app._around = exporter and recording(exporter, samplers.new(given.sample)) or adopting
   return app
 end
 

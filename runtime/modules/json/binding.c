@@ -82,6 +82,8 @@ int luaopen_sluice_core_json(lua_State *L)
     lua_setfield(L, 1, "encode");
     sl_json_decode_push(L, 2, 2);
     lua_setfield(L, 1, "decode");
+    sl_json_members_push(L);
+    lua_setfield(L, 1, "members");
     sl_json_push_array_metatable(L);
     lua_setfield(L, 1, "array_metatable");
     lua_pushlightuserdata(L, NULL);

@@ -14,6 +14,9 @@ void sl_json_decode_push(lua_State *L, int check, int fail);
 /** Pushes encode: (value [, options]) -> text. It raises. */
 void sl_json_encode_push(lua_State *L, int check);
 
+/** Pushes members, see members.c. */
+void sl_json_members_push(lua_State *L);
+
 /** Raises unless the value at `index` is a table; gives it to the function at `check`, if any. */
 void sl_json_options_check(lua_State *L, int index, int check);
 bool sl_json_option_flag(lua_State *L, int index, const char *name);

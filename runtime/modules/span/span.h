@@ -24,7 +24,7 @@ enum {
     SPAN_VALUES = SPAN_REST,
 };
 
-typedef struct sl_span {
+typedef struct sl_trace_span {
     /** Of the trace; its own; of the span around it, 0: none. */
     uint64_t trace[2], id, parent;
     /** As task.now() tells it; seconds, below 0 while it goes on. */
@@ -35,7 +35,7 @@ typedef struct sl_span {
     int kind;
     int parts;
     bool is_sampled, is_entered;
-} sl_span;
+} sl_trace_span;
 
 enum {
     SPAN_TRACE_DIGITS = 32,
@@ -46,10 +46,10 @@ enum {
 void sl_span_write_id(char *out, uint64_t id);
 
 /**
- * Writes the span at index 1 as OTLP/HTTP takes it, and pushes the text. At index 2: what follows
- * the attributes; at 3: a function that gives a value as OTLP has it. `keeper`: see
- * sl_json_scratch.
+ * Writes the span at index 1 as OTLP/HTTP takes it, and pushes the text. At index 2: a function
+ * that gives what follows the attributes of a span with a state, or of which something was noted;
+ * at 3: one that gives a value as OTLP has it.
  */
-int sl_span_json(lua_State *L, const sl_span *self, int keeper);
+int sl_span_json(lua_State *L, const sl_trace_span *self);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The module sluice.core.span: spans, and which of them the running task works for. */
-#include "../json/binding.h"
 #include "span.h"
+
+#include <string.h>
 
 LUAMOD_API int luaopen_sluice_core_span(lua_State *L);
 
@@ -14,8 +15,7 @@ enum {
     SPAN_METHODS,
     SPAN_FIELDS,
     SPAN_SEED,
-    SPAN_KEEPER,
-    SPAN_UPVALUES = SPAN_KEEPER,
+    SPAN_UPVALUES = SPAN_SEED,
 };
 
 enum {
@@ -23,9 +23,9 @@ enum {
     SPAN_MOST_PARTS = 256,
 };
 
-static sl_span *span_at(lua_State *L, int index)
+static sl_trace_span *span_at(lua_State *L, int index)
 {
-    sl_span *self = lua_touserdata(L, index);
+    sl_trace_span *self = lua_touserdata(L, index);
     if (!self || !lua_getmetatable(L, index))
         return NULL;
     bool is_span = lua_rawequal(L, -1, lua_upvalueindex(SPAN_METATABLE));
@@ -33,9 +33,9 @@ static sl_span *span_at(lua_State *L, int index)
     return is_span ? self : NULL;
 }
 
-static sl_span *span_check(lua_State *L, int index)
+static sl_trace_span *span_check(lua_State *L, int index)
 {
-    sl_span *self = span_at(L, index);
+    sl_trace_span *self = span_at(L, index);
     luaL_argexpected(L, self != NULL, index, "span");
     return self;
 }
@@ -88,7 +88,7 @@ static void span_push_id(lua_State *L, uint64_t id)
     lua_pushlstring(L, digits, sizeof digits);
 }
 
-static void span_push_trace(lua_State *L, const sl_span *self)
+static void span_push_trace(lua_State *L, const sl_trace_span *self)
 {
     char digits[SPAN_TRACE_DIGITS];
     sl_span_write_id(digits, self->trace[0]);
@@ -109,9 +109,9 @@ enum {
 };
 
 /** Pushes one that is nobody's part yet. */
-static sl_span *span_new(lua_State *L)
+static sl_trace_span *span_new(lua_State *L)
 {
-    sl_span *self = lua_newuserdatauv(L, sizeof *self, SPAN_VALUES);
+    sl_trace_span *self = lua_newuserdatauv(L, sizeof *self, SPAN_VALUES);
     memset(self, 0, sizeof *self);
     self->id = span_new_id(L);
     self->kind = (int)lua_tointeger(L, START_KIND);
@@ -140,7 +140,7 @@ static void span_read_id(lua_State *L, const char *field, uint64_t *ids, size_t 
 }
 
 /** The new span at the top belongs to who called. */
-static void span_take_caller(lua_State *L, sl_span *self)
+static void span_take_caller(lua_State *L, sl_trace_span *self)
 {
     span_read_id(L, "trace_id", self->trace, 2);
     span_read_id(L, "span_id", &self->parent, 1);
@@ -153,7 +153,7 @@ static void span_take_caller(lua_State *L, sl_span *self)
 
 static int span_start_root(lua_State *L)
 {
-    sl_span *self = span_new(L);
+    sl_trace_span *self = span_new(L);
     self->started_at = sl_wall_running(L);
     if (lua_isnil(L, START_PARENT)) {
         self->trace[0] = span_random(L);
@@ -170,7 +170,7 @@ static int span_start_root(lua_State *L)
 }
 
 /** The new span at the top becomes a part of the root below it. */
-static void span_add_part(lua_State *L, sl_span *root)
+static void span_add_part(lua_State *L, sl_trace_span *root)
 {
     if (root->parts == SPAN_MOST_PARTS)
         return;
@@ -185,10 +185,10 @@ static void span_add_part(lua_State *L, sl_span *root)
     lua_pop(L, 1);
 }
 
-static int span_start_part(lua_State *L, const sl_span *parent)
+static int span_start_part(lua_State *L, const sl_trace_span *parent)
 {
     lua_getiuservalue(L, START_PARENT, SPAN_ROOT);
-    sl_span *self = span_new(L);
+    sl_trace_span *self = span_new(L);
     self->trace[0] = parent->trace[0];
     self->trace[1] = parent->trace[1];
     self->parent = parent->id;
@@ -213,7 +213,7 @@ static int l_span_start(lua_State *L)
     luaL_checktype(L, START_NAME, LUA_TSTRING);
     luaL_checkinteger(L, START_KIND);
     lua_settop(L, START_ARGUMENTS);
-    const sl_span *parent = span_at(L, START_PARENT);
+    const sl_trace_span *parent = span_at(L, START_PARENT);
     return parent ? span_start_part(L, parent) : span_start_root(L);
 }
 
@@ -224,7 +224,7 @@ static int l_span_inside(lua_State *L)
     luaL_checkinteger(L, START_KIND);
     lua_settop(L, START_KIND);
     sl_local_push(L, SPAN_LOCAL);
-    const sl_span *parent = span_at(L, START_PARENT);
+    const sl_trace_span *parent = span_at(L, START_PARENT);
     if (!parent || !parent->is_sampled)
         return 0;
     lua_settop(L, START_ARGUMENTS);
@@ -236,7 +236,7 @@ static int l_span_inside(lua_State *L)
 /* enter(span) -> span */
 static int l_span_enter(lua_State *L)
 {
-    sl_span *self = span_check(L, 1);
+    sl_trace_span *self = span_check(L, 1);
     lua_settop(L, 1);
     lua_pushvalue(L, 1);
     sl_local_replace(L, SPAN_LOCAL);
@@ -245,7 +245,7 @@ static int l_span_enter(lua_State *L)
     return 1;
 }
 
-static void span_leave(lua_State *L, sl_span *self)
+static void span_leave(lua_State *L, sl_trace_span *self)
 {
     if (!self->is_entered)
         return;
@@ -267,7 +267,7 @@ static int l_span_leave(lua_State *L)
 /* finish(span): leaves, and the first time hands the span to its exporter */
 static int l_span_finish(lua_State *L)
 {
-    sl_span *self = span_check(L, 1);
+    sl_trace_span *self = span_check(L, 1);
     lua_settop(L, 1);
     span_leave(L, self);
     if (self->duration >= 0)
@@ -286,7 +286,7 @@ static int l_span_finish(lua_State *L)
 /* header(span) -> text: traceparent */
 static int l_span_header(lua_State *L)
 {
-    const sl_span *self = span_check(L, 1);
+    const sl_trace_span *self = span_check(L, 1);
     char text[] = "00-00000000000000000000000000000000-0000000000000000-00";
     sl_span_write_id(text + 3, self->trace[0]);
     sl_span_write_id(text + 3 + SPAN_DIGITS, self->trace[1]);
@@ -297,10 +297,10 @@ static int l_span_header(lua_State *L)
     return 1;
 }
 
-/* json(span, rest, value_of) -> text */
+/* json(span, rest_of, value_of) -> text */
 static int l_span_json(lua_State *L)
 {
-    return sl_span_json(L, span_check(L, 1), lua_upvalueindex(SPAN_KEEPER));
+    return sl_span_json(L, span_check(L, 1));
 }
 
 /* ---- fields ---- */
@@ -365,7 +365,7 @@ static int span_push_noted(lua_State *L)
     return 1;
 }
 
-static int span_push_field(lua_State *L, const sl_span *self, sl_span_field field)
+static int span_push_field(lua_State *L, const sl_trace_span *self, sl_span_field field)
 {
     switch (field) {
     case FIELD_TRACE_ID:
@@ -417,7 +417,7 @@ static int span_push_field(lua_State *L, const sl_span *self, sl_span_field fiel
 
 static int l_span_index(lua_State *L)
 {
-    const sl_span *self = span_check(L, 1);
+    const sl_trace_span *self = span_check(L, 1);
     lua_settop(L, 2);
     lua_pushvalue(L, 2);
     if (lua_rawget(L, lua_upvalueindex(SPAN_METHODS)) != LUA_TNIL)
@@ -440,7 +440,7 @@ static void span_note(lua_State *L)
 
 static int l_span_newindex(lua_State *L)
 {
-    sl_span *self = span_check(L, 1);
+    sl_trace_span *self = span_check(L, 1);
     lua_settop(L, 3);
     sl_span_field field = span_field(L);
     if (field == FIELD_NAME) {
@@ -474,8 +474,7 @@ static const luaL_Reg span_metamethods[] = {
     {NULL, NULL},
 };
 
-/** Pushes the upvalues: the metatable, its methods, the fields by name, the state of the ids,
- * memory for texts. */
+/** Pushes the upvalues: the metatable, its methods, the fields by name, the state of the ids. */
 static void span_push_upvalues(lua_State *L, lua_Integer seed)
 {
     lua_newtable(L);
@@ -487,7 +486,6 @@ static void span_push_upvalues(lua_State *L, lua_Integer seed)
     }
     uint64_t *state = lua_newuserdatauv(L, sizeof *state, 0);
     *state = (uint64_t)seed;
-    sl_json_keeper_push(L);
 }
 
 /** Adds functions to the table at `index`; the upvalues are at 2 and above. */
