@@ -132,7 +132,7 @@ describe("log.to_file", function()
   end)
 end)
 
-describe("SIGHUP", function()
+support.about_program(describe, pending)("SIGHUP", function()
   -- Runs the script, then `meanwhile` in a shell, with $pid and $dir; then lets the script go on.
   local function run(script, meanwhile)
     return support.shell(([[dir=$(mktemp -d); mkfifo $dir/go; export dir
@@ -223,6 +223,19 @@ describe("a log pipe", function()
       "%s -e 'require([[sluice.task]]).sleep(0.3) %s' 2>/tmp/p.$$; rm /tmp/p.$$"
     local run = support.shell(command:format(support.binary, script))
     assert.same({ "50", 0 }, { run.out, run.status })
+  end)
+
+  it("whose reader goes later loses lines, and no program ends by that", function()
+    local script = [[
+      local log, task = require "sluice.log", require "sluice.task"
+      log.info "read"
+      task.sleep(0.2)
+      for _ = 1, 50 do log.info("lost") end
+      log.flush()
+      io.write(log.stats().failed)
+    ]]
+    local command = "{ %s -e %s 2>&1 >&3 | head -n 1 >/dev/null; } 3>&1"
+    assert.equal("50", support.shell(command:format(support.binary, support.quote(script))).out)
   end)
 
   it("takes lines that are longer than it", function()

@@ -4,7 +4,7 @@
 --     lua5.4 tools/lint_layers.lua [ROOT]
 --
 -- host -> sluice.h; sluice.c -> core, modules; modules -> core; lua/sluice -> modules; scripts -> lua/sluice.
--- A module may use the engine of another module: a header that knows nothing of Lua.
+-- A module may use the engine of another module, or of the core: a header that knows nothing of Lua.
 
 package.path = (arg[0]:match("^.*/") or "") .. "?.lua"
 local files = require "files"
@@ -69,8 +69,9 @@ local function may_include(room, target, target_path)
   if room == "examples" then return target == "public" end
   if room == "top" then return target ~= "host" and target ~= "examples" end
   if room:find("^modules/") then
-    if target == "core" then return target_path:find("/core/core%.h$") ~= nil end
-    return target:find("^modules/") ~= nil and is_engine_header(target_path)
+    if target == "core" and target_path:find "/core/core%.h$" then return true end
+    local is_open = target:find("^modules/") or target == "core" and not target_path:find "/internal%.h$"
+    return is_open and is_engine_header(target_path)
   end
   return false
 end

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The file engine: plain system calls, and a thread for the one that takes long. */
 #include "file.h"
+#include "core/signals.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/resource.h>
@@ -74,25 +74,6 @@ ssize_t sl_file_read(sl_file *file, void *target, size_t length, off_t offset)
     return got;
 }
 
-/* Blocks SIGXFSZ for this thread: the process's own setting is the host's. */
-static void file_hold_signal(sigset_t *before)
-{
-    sigset_t held;
-    sigemptyset(&held);
-    sigaddset(&held, SIGXFSZ);
-    pthread_sigmask(SIG_BLOCK, &held, before);
-}
-
-static void file_release_signal(const sigset_t *before, bool raised)
-{
-    sigset_t held;
-    sigemptyset(&held);
-    sigaddset(&held, SIGXFSZ);
-    if (raised && !sigismember(before, SIGXFSZ))
-        sigtimedwait(&held, NULL, &(struct timespec){0, 0});
-    pthread_sigmask(SIG_SETMASK, before, NULL);
-}
-
 static int file_write_all(sl_file *file, const char *bytes, size_t length, size_t *written)
 {
     while (*written < length) {
@@ -112,10 +93,10 @@ int sl_file_write(sl_file *file, const char *bytes, size_t length, size_t *writt
     *written = 0;
     if (!file->is_limited)
         return file_write_all(file, bytes, length, written);
-    sigset_t before;
-    file_hold_signal(&before);
+    sigset_t before; /* the process's own setting is the host's */
+    sl_signal_hold(SIGXFSZ, &before);
     int failure = file_write_all(file, bytes, length, written);
-    file_release_signal(&before, failure == EFBIG);
+    sl_signal_release(SIGXFSZ, &before, failure == EFBIG);
     return failure;
 }
 

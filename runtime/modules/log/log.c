@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Log lines to a file or a descriptor, on the writer's thread or at once. */
 #include "log.h"
+#include "core/signals.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -34,6 +35,9 @@ typedef struct log_sink {
     /** The descriptor is ours to close. */
     bool is_own;
     bool is_regular, is_socket;
+    /** Whether a reader that has gone would end the process: the program ignores SIGPIPE, others
+     * may not. */
+    bool may_raise;
     /** It cannot be kept from blocking but by asking before. */
     bool may_block;
     bool is_plain;
@@ -58,6 +62,9 @@ static int log_describe(log_sink *sink)
         return errno;
     sink->is_regular = S_ISREG(info.st_mode);
     sink->is_socket = S_ISSOCK(info.st_mode);
+    struct sigaction action;
+    sink->may_raise =
+        !sink->is_regular && sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_DFL;
     sink->device = info.st_dev;
     sink->inode = info.st_ino;
     return S_ISDIR(info.st_mode) ? EISDIR : 0;
@@ -173,7 +180,13 @@ static ssize_t log_write_some(const log_sink *sink, const char *bytes, size_t le
 {
     if (sink->is_socket)
         return send(sink->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
-    return write(sink->fd, bytes, length);
+    if (!sink->may_raise)
+        return write(sink->fd, bytes, length);
+    sigset_t before;
+    sl_signal_hold(SIGPIPE, &before);
+    ssize_t count = write(sink->fd, bytes, length);
+    sl_signal_release(SIGPIPE, &before, count < 0 && errno == EPIPE);
+    return count;
 }
 
 /** 0, or errno. */
