@@ -410,6 +410,9 @@ int l_local_set(lua_State *L);
 /* tree.c */
 int l_task_tree(lua_State *L);
 
+/* task_binding.c */
+int l_core_exit(lua_State *L);
+
 /* run.c */
 int l_core_run(lua_State *L);
 

@@ -91,7 +91,7 @@ static int l_task_check(lua_State *L)
     return 0;
 }
 
-static int l_core_exit(lua_State *L)
+int l_core_exit(lua_State *L)
 {
     sl_core *core = sl_core_of(L);
     sl_require_capability(L, SL_CAN_EXIT, "os.exit");
