@@ -85,8 +85,18 @@ export async function drive(look) {
   session = undefined;
   await Promise.race([call("Browser.close").catch(() => {}), sleep(2000)]);
   browser.kill("SIGKILL");
-  await sleep(100);
-  // its helpers write into the folder for a moment longer
-  rmSync(profile, { recursive: true, force: true, maxRetries: 30, retryDelay: 50 });
+  await remove();
   process.exit();
+}
+
+// The browser's helpers write into the folder for a moment longer, and rmSync lists it once, whatever its retries.
+async function remove() {
+  for (let tries = 0; tries < 100; tries++) {
+    await sleep(100);
+    try {
+      return rmSync(profile, { recursive: true, force: true });
+    } catch (error) {
+      if (error.code !== "ENOTEMPTY") throw error;
+    }
+  }
 }
