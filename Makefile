@@ -170,14 +170,13 @@ test: deps-test node-packages
 	@SLUICE_CC='$(CC)' SLUICE_CFLAGS='$(CFLAGS)' SLUICE_LIBS='$(LIBS)' $(BUILD)/sluice $(RUN_SPECS)
 
 # The specs under a stock Lua, with the rock as luarocks installs it; those about the program are pending.
-ROCK_TREE = $(BUILD)/rock
-ROCK_SPECS ?= $(SPECS)
-test-rock: deps-rock
+ROCK_TREE = $(abspath $(BUILD))/rock
+test-rock: deps-rock node-packages
 	@rm -rf $(ROCK_TREE)
 	@BUILD='$(BUILD)' luarocks --lua-version 5.4 make --tree $(ROCK_TREE) --no-doc sluice-scm-1.rockspec >$(BUILD)/rock.log 2>&1 \
 	  || { cat $(BUILD)/rock.log; exit 1; }
 	@LUA_PATH='$(ROCK_TREE)/share/lua/5.4/?.lua;$(ROCK_TREE)/share/lua/5.4/?/init.lua;;' \
-	  LUA_CPATH='$(ROCK_TREE)/lib/lua/5.4/?.so;;' $(LUA) spec/run.lua $(ROCK_SPECS)
+	  LUA_CPATH='$(ROCK_TREE)/lib/lua/5.4/?.so;;' $(LUA) $(RUN_SPECS)
 
 ASAN_CFLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 

@@ -3,6 +3,7 @@
 local emulators = require "emulator_process"
 local json = require "sluice.json"
 local support = require "support"
+local it_of_program = support.about_program(it, pending)
 
 local function with_folder(f)
   local folder = support.shell("mktemp -d").out:gsub("\n", "")
@@ -94,7 +95,7 @@ describe("Ctrl-C", function()
     return support.shell(command:format(binary, folder, folder, folder, seconds, signals))
   end
 
-  it("once: what runs is finished, the summary told, and the same call continues", function()
+  it_of_program("once: what runs is finished, the summary told, and the same call continues", function()
     with_folder(function(folder)
       write_file(folder .. "in", ('{"n":1}\n'):rep(20))
       local result = run(folder, 0.05, "TERM")
@@ -107,7 +108,7 @@ describe("Ctrl-C", function()
     end)
   end)
 
-  it("is an interrupt", function()
+  it_of_program("is an interrupt", function()
     with_folder(function(folder)
       write_file(folder .. "in", ('{"n":1}\n'):rep(20))
       local result = run(folder, 0.05, "INT")

@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- scripts/batch_worker.lua as a user runs it.
 local support = require "support"
-local needing = support.needing("redis", support.needing("server", describe, pending), pending)
-local describe = support.about_program(needing, pending)
+local describe = support.needing("redis", support.needing("server", describe, pending), pending)
+local it_of_program = support.about_program(it, pending)
 
 local emulators = require "emulator_process"
 local fixture = require "redis_server"
@@ -72,7 +72,7 @@ describe("scripts/batch_worker.lua", function()
     assert.matches("batch: 2 rows, 1 answered, 1 failed", result.err)
   end)
 
-  it("finishes what it asks when it is interrupted, and goes on later", function()
+  it_of_program("finishes what it asks when it is interrupted, and goes on later", function()
     local line = '{"messages":[{"role":"user","content":"hello"}]}\n'
     local input, output = write_file("many", line:rep(6000)), folder .. "many.out"
     local script = "scripts/batch_worker.lua"

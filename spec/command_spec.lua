@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The program: its arguments, its exit statuses, its signals.
 local support = require "support"
+local describe = support.about_program(describe, pending)
 
 describe("sluice", function()
   it("runs a script with its arguments", function()

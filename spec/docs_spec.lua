@@ -9,6 +9,7 @@ local socket = require "sluice.core.socket"
 local support = require "support"
 
 local describe = support.needing("server", describe, pending)
+local it_of_program = support.about_program(it, pending)
 local MANY <const> = 1 << 20
 
 local function output_of(...)
@@ -150,7 +151,7 @@ void on_ask_cancelled(void *user, sluice_call call);
     return listener.port
   end
 
-  it("start with commands that do what they say", function()
+  it_of_program("start with commands that do what they say", function()
     local lua, commands = {}, nil
     for _, block in ipairs(blocks_of "README.md") do
       if block.language == "lua" then lua[#lua + 1] = block.text end

@@ -2,6 +2,7 @@
 -- libsluice as a C program sees it: each program of spec/embedding is a host, each case a run of it.
 
 local support = require "support"
+local everywhere, describe = describe, support.about_program(describe, pending)
 
 -- The Makefile says how the library was compiled: a sanitizer must be in the program as well.
 local compiler = os.getenv "SLUICE_CC" or "cc"
@@ -134,7 +135,7 @@ describe("a loop", function()
   case("loops", "own_full", "of the host's that can watch no more fails requests, not the instance", "server")
 end)
 
-describe("warming up", function()
+everywhere("warming up", function()
   it("leaves no connection behind", function()
     local http, warm_up = require "sluice.http", require "sluice.warm_up"
     warm_up.run(false)

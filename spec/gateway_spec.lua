@@ -11,6 +11,7 @@ local task = require "sluice.task"
 local web = require "sluice.web"
 
 local describe = support.needing("server", describe, pending)
+local it_of_program = support.about_program(it, pending)
 
 local KEY <const> = "sk-gateway-0123456789"
 
@@ -203,7 +204,7 @@ describe("scripts/gateway.lua", function()
     end
   end)
 
-  it("lets streams end when it is terminated", function()
+  it_of_program("lets streams end when it is terminated", function()
     local gate = task.channel()
     with_upstream(function()
       local step = 0

@@ -15,6 +15,7 @@ local web = require "sluice.web"
 local web_health = require "sluice.web.health"
 
 local describe = support.needing("server", describe, pending)
+local it_of_program = support.about_program(it, pending)
 
 local function get(url, path)
   local res = fixture.need(http.request { url = url .. path })
@@ -184,7 +185,7 @@ describe("scripts/health_check.lua", function()
 end)
 
 describe("scripts/health_server.lua", function()
-  it("serves the health of an endpoint, and is alive but not ready while it ends", function()
+  it_of_program("serves the health of an endpoint, and is alive but not ready while it ends", function()
     with_emulator({ deploy_time = 0 }, function(_, url)
       local words = "scripts/health_server.lua --listen 127.0.0.1:0 --drain 0.6 --every 1 --probe chat"
       fixture.with_script(url, words, function(address, pid)

@@ -2,6 +2,7 @@
 -- The REPL on a terminal: tmux types, and what its screen then shows is compared.
 
 local support = require "support"
+local describe = support.about_program(describe, pending)
 local task = require "sluice.task"
 
 local has_tmux = os.execute "command -v tmux >/dev/null"

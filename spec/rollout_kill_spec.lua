@@ -10,6 +10,7 @@ local support = require "support"
 local task = require "sluice.task"
 
 local describe = support.needing("server", support.needing("sqlite", describe, pending), pending)
+local it_of_program = support.about_program(it, pending)
 
 describe("scripts/gradual_rollout.lua", function()
   -- Starts the script in a shell of its own; its pid, and a function that waits for its end.
@@ -37,7 +38,7 @@ describe("scripts/gradual_rollout.lua", function()
     end
   end
 
-  it("terminated gives the traffic back first", function()
+  it_of_program("terminated gives the traffic back first", function()
     local previous = log.set_output(function() end)
     local server <close> = fixture.need(fixture.need(emulator.new { deploy_time = 0 }):listen "127.0.0.1:0")
     support.with_file("", function(state)

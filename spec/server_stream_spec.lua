@@ -10,6 +10,7 @@ local json = require "sluice.json"
 local log = require "sluice.log"
 local raw = require "raw_http"
 local support = require "support"
+local it_of_program = support.about_program(it, pending)
 local task = require "sluice.task"
 
 local need, with_server = fixture.need, fixture.with_server
@@ -549,13 +550,13 @@ describe("server: stop", function()
     end)
   end
 
-  it("comes by SIGTERM, which lets streams end within the grace time", function()
+  it_of_program("comes by SIGTERM, which lets streams end within the grace time", function()
     local rest, status = terminate(5)
     assert.equal(chunked("data: x\n\n", "data: x\n\n", "data: x\n\n") .. LAST, rest)
     assert.equal(143, status)
   end)
 
-  it("cuts them when that has passed", function()
+  it_of_program("cuts them when that has passed", function()
     local rest, status = terminate(0.15)
     assert.falsy(rest:find(LAST, 1, true))
     assert.equal(143, status)

@@ -4,6 +4,7 @@
 local fixture = require "server_fixture"
 local http = require "sluice.http"
 local support = require "support"
+local it_of_program = support.about_program(it, pending)
 local task = require "sluice.task"
 local web = require "sluice.web"
 
@@ -112,7 +113,7 @@ end)
 describe_here("sluice top on a terminal", function()
   after_each(function() tmux "kill-server" end)
 
-  it("shows a gateway at work, again and again, and leaves the screen as it was", function()
+  it_of_program("shows a gateway at work, again and again, and leaves the screen as it was", function()
     with_gateway("--debug m=some", function(url, pid, upstream)
       for _ = 1, 20 do assert.equal(200, ask(url).status) end
       start("--interval 0.2 " .. url)

@@ -12,6 +12,7 @@ local view = require "sluice.top.view"
 local web = require "sluice.web"
 
 local describe_served = support.needing("server", describe, pending)
+local it_of_program = support.about_program(it, pending)
 
 local function read(text)
   return assert(page.read(text))
@@ -191,7 +192,7 @@ describe_served("sluice top", function()
     assert.equal(3, looks)
   end)
 
-  it("prints a text for each interval until it is interrupted", function()
+  it_of_program("prints a text for each interval until it is interrupted", function()
     function answer() return gateway_page(100, 0) end
     local command = "timeout --preserve-status -s INT 0.8 %s top --interval 0.1 %s"
     local said = sh(command, support.binary, server.address)
