@@ -208,6 +208,11 @@ describe("batch.run", function()
       local report = assert(json.decode(support.read_file(path)))
       assert.same({ 3, summary.tokens.total, nil }, { report.rows, report.tokens.total, report.results })
     end)
+    local chunk = [[require("sluice").batch.run {
+      endpoint = { query = function() return {} end }, input = { {} }, report = "/dev/stderr" }]]
+    local said = support.sluice("-e", chunk)
+    assert.equal(1, assert(json.decode(said.err)).rows)
+    assert(os.execute "test -L /dev/stderr")
     local summary, err = batch.run {
       endpoint = endpoint_of(echo), input = requests(1), report = "/nowhere/x",
     }

@@ -173,11 +173,13 @@ support.about_program(describe, pending)("sluice bundle", function()
   it("refuses with the reason, and leaves nothing behind", function()
     write("syntax.lua", "x = = 1\n")
     write("code.lua", string.dump(load "return 1"))
-    shell "mkdir taken"
+    shell "mkdir taken; mkfifo pipe"
     for words, expected in pairs {
       ["app.lua -o app.lua"] = "%-o app%.lua would overwrite app%.lua",
       ["app.lua -o lib/../lib/b.lua"] = "would overwrite %./lib/b%.lua",
       ["app.lua -o nowhere/app"] = "cannot write nowhere/app: No such file or directory",
+      ["app.lua -o pipe"] = "%-o pipe would replace what is no file",
+      ["app.lua -o /dev/stdout"] = "would replace what is no file",
       ["app.lua -o taken"] = "cannot write taken: Is a directory",
       ["syntax.lua -o x"] = "syntax%.lua:1: unexpected symbol",
       ["code.lua -o x"] = "code%.lua: is bytecode",

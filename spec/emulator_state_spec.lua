@@ -110,6 +110,13 @@ describe("a state file", function()
     end)
   end)
 
+  it("is no device and no pipe", function()
+    local none, err = journal.open "/dev/null"
+    assert.is_nil(none)
+    assert.same({ "ConfigError", "it is no regular file" }, { err.kind, err.message })
+    assert(os.execute "test -c /dev/null")
+  end)
+
   it("is written anew after a write that failed", function()
     if not io.open("/dev/full", "ab") then return pending "there is no /dev/full" end
     with_state(function(path)

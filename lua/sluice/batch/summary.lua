@@ -82,7 +82,25 @@ end
 
 local PRETTY <const> = { pretty = true }
 
----Writes it to a file, as JSON without the results. The file is replaced in one step.
+local OPERATION <const> = "write batch report"
+
+local function replace(path, text)
+  local temporary = path .. ".new"
+  os.remove(temporary)
+  local file, err = files.append(temporary, OPERATION)
+  if not file then return nil, err end
+  local ok
+  ok, err = file:write(text)
+  file:close()
+  if not ok then return nil, err end
+  local reason, number
+  ok, reason, number = os.rename(temporary, path)
+  if not ok then return nil, files.failure(OPERATION, path, reason, number) end
+  return true
+end
+
+---Writes it to a file, as JSON without the results. A regular file is replaced in one step; a device or a pipe, such as
+---/dev/stderr, is written to. Waits only where it is a pipe.
 ---@param told sluice.BatchSummary
 ---@param path string
 ---@return boolean? written
@@ -91,18 +109,14 @@ function summary.write(told, path)
   local plain = {}
   for name, value in pairs(told) do plain[name] = value end
   plain.results = nil
-  local temporary = path .. ".new"
-  os.remove(temporary)
-  local file, err = files.append(temporary, "write batch report")
+  local text = json.encode(plain, PRETTY) .. "\n"
+  local file, err = files.append(path, OPERATION)
   if not file then return nil, err end
-  local ok
-  ok, err = file:write(json.encode(plain, PRETTY) .. "\n")
+  local is_replaced, ok = file.is_regular and not path:find "^/dev/", true -- /dev/stderr may lead to a file
+  if not is_replaced then ok, err = file:write(text) end
   file:close()
-  if not ok then return nil, err end
-  local reason, number
-  ok, reason, number = os.rename(temporary, path)
-  if not ok then return nil, files.failure("write batch report", path, reason, number) end
-  return true
+  if is_replaced then return replace(path, text) end
+  return ok, err
 end
 
 return summary

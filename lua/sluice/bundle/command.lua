@@ -86,8 +86,22 @@ local function identity_of(path)
   return identity
 end
 
--- Why a file that is read must not be written over, else nil.
+-- Whether something is there that must not be replaced by a file: a device, a pipe.
+local function is_special(path)
+  if path:find "^/dev/" then return true end -- /dev/stdout may lead to a file
+  local there = io.open(path, "r+") -- which makes none, and does not wait for the other end of a pipe
+  if not there then return false end
+  there:close()
+  local file = file_core.open(path, "append")
+  if not file then return false end
+  local _, is_regular = file:stat()
+  file:close()
+  return not is_regular
+end
+
+-- Why a file must not be written over, else nil.
 local function conflict(output, paths)
+  if is_special(output) then return ("-o %s would replace what is no file"):format(output) end
   local identity = identity_of(output)
   for _, path in ipairs(paths) do
     if identity and identity == identity_of(path) then

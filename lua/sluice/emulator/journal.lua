@@ -4,6 +4,7 @@
 -- A process that is killed may leave half a line at the end; it was not answered, and is dropped. At each start the file
 -- is written anew without what was overwritten, beside the old one, which it then replaces in one step.
 
+local core = require "sluice.core.file"
 local errors = require "sluice.errors"
 local json = require "sluice.json"
 
@@ -67,6 +68,16 @@ local function read(path)
   return state
 end
 
+-- A device or a pipe must not be replaced by a file.
+local function check_place(path)
+  local handle, problem = core.open(path, "append")
+  if not handle then return failure(path, "open the state file", problem) end
+  local _, is_regular = handle:stat()
+  handle:close()
+  if not is_regular then return failure(path, "open the state file", "it is no regular file") end
+  return true
+end
+
 -- Writes the records to a new file and puts it in the place of the old one.
 local function rewrite(path, records)
   local beside = path .. ".new"
@@ -96,9 +107,11 @@ end
 ---@return table|nil journal its `records` are the endpoints in the order of their creation
 ---@return sluice.Error|nil err kind "ConfigError"
 function journal.open(path)
-  local state, err = read(path)
+  local ok, err = check_place(path)
+  if not ok then return nil, err end
+  local state
+  state, err = read(path)
   if not state then return nil, err end
-  local ok
   ok, err = rewrite(path, state.records)
   if not ok then return nil, err end
   return open_end(setmetatable({ path = path, records = state.records, by_name = state.by_name }, metatable))
