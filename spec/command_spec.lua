@@ -80,10 +80,32 @@ describe("sluice", function()
     end
   end)
 
+  it("ends in silence where whoever read its output has left", function()
+    for _, chunk in ipairs { "for i = 1, 1e5 do print(i) end", "for i = 1, 1e5 do io.write(i, '\\n') end" } do
+      local command = ("{ %s -e %s; echo $? >&2; } | head -n 1"):format(
+        support.quote(support.binary), support.quote(chunk))
+      local result = support.shell(command)
+      assert.same({ "1\n", "141\n" }, { result.out, result.err })
+    end
+    local caught = "for i = 1, 1e5 do if not pcall(print, i) then break end end error 'mine'"
+    local result = support.shell(("{ %s -e %s; echo $? >&2; } | head -n 1"):format(
+      support.quote(support.binary), support.quote(caught)))
+    assert.matches("mine.*\n1\n$", result.err)
+  end)
+
+  it("says which word was meant", function()
+    assert.equal('sluice: unknown option --emulatr (did you mean "--emulator"?)\n'
+      .. "sluice --help lists the arguments\n", support.sluice("--emulatr").err)
+    assert.equal('sluice: cannot open bundel: No such file or directory (did you mean "sluice bundle"?)\n',
+      support.sluice("bundel").err)
+    assert.equal("sluice: cannot open ./emulat: No such file or directory\n", support.sluice("./emulat").err)
+  end)
+
   it("gives the library real file names in tracebacks", function()
-    local result = support.sluice("-e", "require('sluice.task').map({}, print, { concurrency = 0.5 })")
+    local result = support.sluice("-e",
+      "require('sluice.stream').wrap({ next = function() error 'mine' end, close = print }):collect()")
     assert.are.equal(1, result.status)
-    assert.matches("lua/sluice/task.lua:%d+", result.err)
+    assert.matches("mine\nstack traceback:\n\t%(command line%):1: .*lua/sluice/stream.lua:%d+", result.err)
   end)
 
   it("unwinds before os.exit ends it, and tells the status", function()

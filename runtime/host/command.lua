@@ -18,14 +18,24 @@ usage: sluice                            try things out: the REPL
                                           see what a running gateway or batch does
        sluice --help | --version
 
-Exit status: 0 done, 1 the script failed, 2 bad usage, 130 interrupted, 143 terminated.
+Exit status: 0 done, 1 the script failed, 2 bad usage, 130 interrupted, 143 terminated,
+141 whoever read its output has left.
 ]==]
 
-local BAD_USAGE = 2
+local BAD_USAGE <const>, READER_LEFT <const> = 2, 141
+local EPIPE <const> = 32
 
 local function bad_usage(message)
-  io.stderr:write("sluice: ", message, "\n", USAGE)
+  io.stderr:write("sluice: ", message, "\nsluice --help lists the arguments\n")
   return BAD_USAGE
+end
+
+local COMMANDS <const> = { emulate = true, bundle = true, top = true }
+
+-- A file that is not there may be a command that is spelt wrongly.
+local function hint_of(name)
+  local near = not name:find "[./]" and require("sluice.options").nearest(name, COMMANDS)
+  return near and (' (did you mean "sluice %s"?)'):format(near) or ""
 end
 
 ---Loads the script that `words[at]` names; nil and a message where it cannot.
@@ -38,7 +48,7 @@ local function load_script(words, at)
   end
   if name == "-" then return load(io.read("a"), "=stdin") end
   local file, reason = io.open(name, "rb")
-  if not file then return nil, "cannot open " .. reason end
+  if not file then return nil, "cannot open " .. reason .. hint_of(name) end
   file:close()
   return loadfile(name)
 end
@@ -50,15 +60,21 @@ local function clear_screen()
   return progress and progress.suspend()
 end
 
+---What print raised when nobody read its output any more.
+local reader_left
+
 ---print, but output that cannot be written is an error, and it stands above the progress bars.
 local function checked_print(...)
   local resume = clear_screen()
   local words = table.pack(...)
   for index = 1, words.n do words[index] = tostring(words[index]) end
-  local written, reason = io.stdout:write(table.concat(words, "\t"), "\n")
-  if written then written, reason = io.stdout:flush() end
+  local written, reason, number = io.stdout:write(table.concat(words, "\t"), "\n")
+  if written then written, reason, number = io.stdout:flush() end
   if resume then resume() end
-  if not written then error("print: standard output: " .. reason, 2) end
+  if written then return end
+  local text = "print: standard output: " .. reason
+  if number == EPIPE then reader_left = text end
+  error(text, 2)
 end
 
 ---The text of an error, with the part of the traceback that is the script's own.
@@ -71,8 +87,7 @@ local function describe(err)
     local encoded, json = pcall(require("sluice.json").encode, err)
     if encoded then text = "a table was raised: " .. json end
   end
-  local traceback = debug.traceback(text, 2):gsub("\n%s*%[C%]: in function 'xpcall'.*$", "")
-  return (traceback:gsub("\n%s*%[C%]: in function 'error'", ""):gsub("\n%s*%[C%]: in function 'assert'", ""))
+  return require("sluice.traceback").tidy(text, debug.traceback("", 2))
 end
 
 ---Runs a script to its end; gives the exit status.
@@ -83,6 +98,7 @@ local function run(script, arguments)
   clear_screen()
   if ok then return 0 end
   if type(failure) == "table" then error(failure, 0) end
+  if reader_left and failure:find(reader_left, 1, true) then return READER_LEFT end
   io.stderr:write("sluice: ", failure, "\n")
   return 1
 end
@@ -249,7 +265,8 @@ local function main(words)
   elseif first == "--emulator" then
     return run_with_emulator(words, 2)
   elseif first:sub(1, 1) == "-" and first ~= "-" and first ~= "-e" then
-    return bad_usage("unknown option " .. first)
+    local names = { ["--emulator"] = true, ["--help"] = true, ["--version"] = true, ["-e"] = true }
+    return bad_usage("unknown option " .. first .. require("sluice.options").hint(first, names))
   end
   return run_script(words, 1)
 end

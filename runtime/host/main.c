@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,6 +209,20 @@ static const char **command_arguments(int argc, char **argv)
     return words;
 }
 
+/** A script that believes it has written must not end well when it has not. Gives the status. */
+static int check_output(int status)
+{
+    bool is_lost = fflush(stdout) != 0 || ferror(stdout);
+    if (!is_lost || status != 0)
+        return status;
+    int failure = errno;
+    struct pollfd output = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    if (poll(&output, 1, 0) == 1 && (output.revents & POLLERR))
+        return EXIT_SIGNAL + SIGPIPE; /* whoever read it has left: nobody is to be told */
+    fprintf(stderr, "sluice: standard output: %s\n", strerror(failure));
+    return EXIT_SCRIPT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     const char **words = command_arguments(argc, argv);
@@ -238,11 +253,7 @@ int main(int argc, char **argv)
     status = run_command(s, &end, terminal);
     host_instance = NULL;
     sluice_delete(s);
-    /* a script that believes it has written must not end well when it has not */
-    if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
-        fprintf(stderr, "sluice: standard output: %s\n", strerror(errno));
-        status = EXIT_SCRIPT_FAILED;
-    }
+    status = check_output(status);
     console_close(terminal);
     free(words);
     return status;

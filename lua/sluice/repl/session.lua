@@ -8,6 +8,7 @@ local secret = require "sluice.secret"
 local show = require "sluice.repl.show"
 local source = require "sluice.repl.source"
 local task = require "sluice.task"
+local traceback = require "sluice.traceback"
 
 local session = {}
 
@@ -154,14 +155,10 @@ local function text_of(err)
   return "a value was raised: " .. show.value(err)
 end
 
--- A traceback ends where ours begins.
 local function describe(err)
   if is_end_of_task(err) then return err end
   local trace = debug and debug.traceback and debug.traceback("", 2) or ""
-  trace = trace:gsub("\n%s*%[C%]: in function 'xpcall'.*$", ""):gsub("\n%s*%[C%]: in function 'error'", "")
-    :gsub("\n%s*%[C%]: in function 'assert'", ""):gsub("^%s*stack traceback:\n?", "")
-  local text = tostring(text_of(err))
-  return { text = trace:find "%S" and text .. "\nstack traceback:\n" .. trace or text }
+  return { text = traceback.tidy(tostring(text_of(err)), trace) }
 end
 
 ---Tells an error.
