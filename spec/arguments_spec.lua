@@ -81,8 +81,9 @@ Asks an endpoint.
   --probe                asks the model too
 
 Exit status: 0.
-]], (arguments.help(SPEC, "ask.lua"):gsub(" +\n", "\n")))
+]], arguments.help(SPEC, "ask.lua"))
     assert.equal("usage: sluice a.lua", arguments.usage({}, "a.lua"))
+    assert.equal("usage: app", arguments.usage({}, "app"))
   end)
 
   it("of a list that is wrong raise at its line", function()
@@ -116,14 +117,14 @@ support.about_program(describe, pending)("a script's arguments", function()
     assert.equal("a\t3\n", run("a", "--count", "3").out)
     local result = run "--cuont"
     assert.equal(2, result.status)
-    local said = '^[^/\n]*: unknown option %-%-cuont %(did you mean "%-%-count"%?%)\nusage: sluice [^/\n]*'
+    local said = '^[^/\n]*: unknown option %-%-cuont %(did you mean "%-%-count"%?%)\nusage: [^/\n]*'
     assert.matches(said, result.err)
     result = run "nobody"
     assert.same({ 2, "" }, { result.status, result.out })
     assert.matches(": nobody is no name\nusage: ", result.err)
     result = run "--help"
     assert.same({ 0, "" }, { result.status, result.err })
-    assert.matches("^usage: sluice [^\n]* %[NAME%] %[%-%-count N%]\n", result.out)
+    assert.matches("^usage: [^\n]* %[NAME%] %[%-%-count N%]\n", result.out)
     assert.is_function(sluice.arguments.read)
   end)
 end)

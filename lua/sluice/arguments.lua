@@ -203,7 +203,7 @@ local function wrap(head, margin, pieces)
 end
 
 local function usage_of(list, name)
-  local pieces, head = {}, "usage: sluice " .. name
+  local pieces, head = {}, "usage: " .. (name:find "%.lua$" and "sluice " or "") .. name -- else it is a bundle
   for index, row in ipairs(list.rows) do pieces[index] = in_usage(row) end
   return wrap(head, #head, pieces)
 end
@@ -215,7 +215,7 @@ local function row_text(row)
   local head, words = "  " .. written(row), {}
   if #head >= MARGIN then head = head .. "\n" .. (" "):rep(MARGIN) end
   for word in text:gmatch "%S+" do words[#words + 1] = word end
-  return wrap(head .. (" "):rep(MARGIN - #head), MARGIN, words)
+  return (wrap(head .. (" "):rep(MARGIN - #head), MARGIN, words):gsub(" +$", ""))
 end
 
 local function help_of(list, name)
