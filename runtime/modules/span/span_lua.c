@@ -337,6 +337,12 @@ static const char *const span_field_names[] = {
     [FIELD_PARTS] = "parts",
 };
 
+/** The user values that are fields as they are. */
+static const int span_field_values[FIELD_PARTS + 1] = {
+    [FIELD_STATE] = SPAN_STATE, [FIELD_NAME] = SPAN_NAME,   [FIELD_ATTRIBUTES] = SPAN_ATTRIBUTES,
+    [FIELD_ROOT] = SPAN_ROOT,   [FIELD_PARTS] = SPAN_PARTS,
+};
+
 /** Which field the key at index 2 names; 0: none of these. */
 static sl_span_field span_field(lua_State *L)
 {
@@ -395,24 +401,13 @@ static int span_push_field(lua_State *L, const sl_trace_span *self, sl_span_fiel
     case FIELD_DURATION:
         span_push_seconds(L, self->duration, self->duration >= 0);
         return 1;
-    case FIELD_STATE:
-        lua_getiuservalue(L, 1, SPAN_STATE);
-        return 1;
-    case FIELD_NAME:
-        lua_getiuservalue(L, 1, SPAN_NAME);
-        return 1;
-    case FIELD_ATTRIBUTES:
-        lua_getiuservalue(L, 1, SPAN_ATTRIBUTES);
-        return 1;
-    case FIELD_ROOT:
-        lua_getiuservalue(L, 1, SPAN_ROOT);
-        return 1;
-    case FIELD_PARTS:
-        lua_getiuservalue(L, 1, SPAN_PARTS);
-        return 1;
     default:
-        return span_push_noted(L);
+        break;
     }
+    if (!span_field_values[field])
+        return span_push_noted(L);
+    lua_getiuservalue(L, 1, span_field_values[field]);
+    return 1;
 }
 
 static int l_span_index(lua_State *L)
