@@ -70,7 +70,7 @@ describe("trace.parse", function()
 
   it("is written as it is read", function()
     local text = "00-" .. ID .. "-" .. PARENT .. "-00"
-    assert.equal(text, contexts.header(trace.parse(text)))
+    assert.equal(text, spans.header(trace.parse(text)))
   end)
 end)
 
@@ -354,13 +354,20 @@ describe("spans as OTLP", function()
     assert.same({ nil, nil, nil, nil }, { part.duration, part.attributes, part.started_at, part.whatever })
     part.name, part.whatever = "q", 7
     assert.same({ "q", 7 }, { part.name, part.whatever })
-    assert.equal("00-" .. ID .. "-" .. part.span_id .. "-01", part:header())
+    assert.equal("00-" .. ID .. "-" .. part.span_id .. "-01", spans.header(part))
     for name, value in pairs { trace_id = ID, parts = {}, name = 1, attributes = 2, started = "x" } do
       assert.has_error(function() part[name] = value end)
     end
-    assert.is_false(spans.is_passed_over(span))
-    assert.is_true(spans.is_passed_over(spans.start("s", spans.SERVER, nil, nil, false)))
-    assert.is_false(spans.is_passed_over(context))
+    local fields = { "a", "b", "x-traceparent", "c" }
+    assert.same({ "a", "b", "x-traceparent", "c", "traceparent", spans.header(part), "tracestate", "a=1" },
+      spans.carry(fields, part))
+    assert.same({ "traceparent", "00-" .. ID .. "-" .. PARENT .. "-00" },
+      spans.carry({}, { trace_id = ID, span_id = PARENT, sampled = false }))
+    fields[5], fields[6] = "TraceParent", "mine"
+    assert.equal(fields, spans.carry(fields, part))
+    assert.same(6, #fields)
+    assert.has_error(function() spans.carry({}, {}) end)
+    assert.has_error(function() spans.header {} end)
     for _, wrong in ipairs {
       { trace_id = ID }, { trace_id = ID:upper(), span_id = PARENT }, { trace_id = ID, span_id = 1 },
     } do

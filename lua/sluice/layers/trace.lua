@@ -79,7 +79,7 @@ local function trace_layer(given)
 
     local function started(facts)
       local around = spans.active()
-      if spans.is_passed_over(around) then return end
+      if around and not around.sampled then return end
       local sampled = around ~= nil or is_recorded()
       facts[own] = spans.enter(spans.start(name_of(facts), spans.CLIENT, around, exporter, sampled))
     end

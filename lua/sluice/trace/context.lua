@@ -66,12 +66,4 @@ function context.state(text)
   return #members > 0 and table.concat(members, ",") or nil
 end
 
----The traceparent for whoever is asked next.
----@param of sluice.trace.Context
----@return string
-function context.header(of)
-  if type(of) == "userdata" then return of:header() end
-  return "00-" .. of.trace_id .. "-" .. of.span_id .. (of.sampled and "-01" or "-00")
-end
-
 return context

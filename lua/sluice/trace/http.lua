@@ -1,25 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- The span of a request over the wire, and the header fields that go with it.
 
-local contexts = require "sluice.trace.context"
 local spans = require "sluice.trace.span"
 local url = require "sluice.trace.url"
 
 local traced = {}
-
-local function has_traceparent(flat)
-  for index = 1, #flat, 2 do
-    if #flat[index] == 11 and flat[index]:lower() == "traceparent" then return true end
-  end
-  return false
-end
-
-local function with_context(flat, active)
-  local count, copy = #flat, table.move(flat, 1, #flat, 1, {})
-  copy[count + 1], copy[count + 2] = "traceparent", contexts.header(active)
-  if active.state then copy[count + 3], copy[count + 4] = "tracestate", active.state end
-  return copy
-end
 
 -- A program asks few servers; those are remembered. URLs with queries are many: then all are forgotten.
 local MOST <const> = 100
@@ -69,10 +54,11 @@ end
 function traced.exchange(exchange, client, method, target, flat, ...)
   local active = spans.active()
   if not active then return exchange(client, method, target, flat, ...) end
-  local span <close> = open(method, target) -- luacheck: ignore
-  if not has_traceparent(flat) then flat = with_context(flat, span or active) end
+  local span <close> = open(method, target)
+  flat = spans.carry(flat, span or active)
+  if not span then return exchange(client, method, target, flat, ...) end
   local res, err = exchange(client, method, target, flat, ...)
-  if span then close(span, res, err) end
+  close(span, res, err)
   return res, err
 end
 

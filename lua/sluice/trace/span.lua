@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Spans: parts of a trace, each with a beginning and an end; the running task knows the one that it works for.
 
-local contexts = require "sluice.trace.context"
 local errors = require "sluice.errors"
 local system = require "sluice.core.system"
 local task = require "sluice.core.task"
@@ -85,10 +84,6 @@ methods.enter = core.enter
 ---@type fun(self: sluice.trace.Span)
 methods.leave = core.leave
 
----The traceparent for whoever is asked in its name.
----@type fun(self: sluice.trace.Span): string
-methods.header = core.header
-
 ---Notes attributes: texts, numbers, booleans, and arrays of them; nil is left out.
 ---@param name string
 ---@param value any
@@ -162,12 +157,15 @@ function spans.is(value)
   return getmetatable(value) == metatable
 end
 
----Whether it is a span of ours that is not recorded: what is inside of it need not be one.
----@param context? sluice.trace.Context
----@return boolean
-function spans.is_passed_over(context)
-  return spans.is(context) and not context.sampled
-end
+---The traceparent for whoever is asked in the name of a context.
+---@type fun(context: sluice.trace.Context): string
+spans.header = core.header
+
+---Adds the fields traceparent and tracestate to those of a request, in a copy, for whoever is asked in the name of a
+---context; those that the caller has set stay.
+---@type fun(flat: string[], context: sluice.trace.Context): string[]
+---`flat`: name, value, name, value, ...
+spans.carry = core.carry
 
 ---As OTLP/HTTP takes it.
 ---@type fun(span: sluice.trace.Span, rest_of: (fun(span: sluice.trace.Span): string), value_of: (fun(value: any): string)): string
@@ -180,7 +178,7 @@ spans.json = core.json
 function spans.outgoing()
   local active = task.get_local "trace"
   if not active then return nil end
-  return contexts.header(active), active.state
+  return core.header(active), active.state
 end
 
 return spans

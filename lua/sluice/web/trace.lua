@@ -52,7 +52,7 @@ end
 
 -- The end of an answer is that of its body.
 local function finish(span, request, status, fields, body, kind, close, silence)
-  if span.sampled then describe(span, request, status) end
+  describe(span, request, status)
   if type(body) == "string" then
     spans.finish(span, failure_of(status))
     return status, fields, body, kind, close, silence
@@ -69,21 +69,29 @@ local function finish(span, request, status, fields, body, kind, close, silence)
   end, silence
 end
 
+local restored = { __close = function(guard) task.set_local(spans.LOCAL, guard.before) end }
+
+-- What a handler asks belongs to the context, of which nothing is recorded here.
+local function within(context, app, request, run)
+  local _ <close> = setmetatable({ before = task.set_local(spans.LOCAL, context) }, restored)
+  return run(app, request)
+end
+
 local function recording(exporter, is_recorded)
   return function(app, request, run)
     local caller = caller_of(request)
+    if caller and not caller.sampled then return within(caller, app, request, run) end
     local sampled = caller ~= nil or is_recorded()
-    local span = spans.enter(spans.start(request.method, spans.SERVER, caller, exporter, sampled))
-    local _ <close> = setmetatable({ span = span, request = request }, guard_metatable)
+    local span = spans.start(request.method, spans.SERVER, caller, exporter, sampled)
+    if not sampled then return within(span, app, request, run) end
+    local _ <close> = setmetatable({ span = spans.enter(span), request = request }, guard_metatable)
     return finish(span, request, run(app, request))
   end
 end
 
 -- Nobody wants spans: what handlers ask belongs to the caller's trace all the same.
 local function adopting(app, request, run)
-  local before = task.set_local(spans.LOCAL, caller_of(request))
-  local _ <close> = setmetatable({}, { __close = function() task.set_local(spans.LOCAL, before) end })
-  return run(app, request)
+  return within(caller_of(request), app, request, run)
 end
 
 ---Puts the spans around an app; see web.trace.

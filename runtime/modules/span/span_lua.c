@@ -3,6 +3,7 @@
 #include "span.h"
 
 #include <string.h>
+#include <strings.h>
 
 LUAMOD_API int luaopen_sluice_core_span(lua_State *L);
 
@@ -283,10 +284,22 @@ static int l_span_finish(lua_State *L)
     return 0;
 }
 
-/* header(span) -> text: traceparent */
-static int l_span_header(lua_State *L)
+/* ---- telling others ---- */
+
+/** Pushes the traceparent of a span, or of who called: the value at `index`. */
+static void span_push_header(lua_State *L, int index)
 {
-    const sl_trace_span *self = span_check(L, 1);
+    const sl_trace_span *self = span_at(L, index);
+    if (!self) {
+        lua_getfield(L, index, "trace_id");
+        lua_getfield(L, index, "span_id");
+        lua_getfield(L, index, "sampled");
+        lua_pushfstring(L, "00-%s-%s-%s", luaL_checkstring(L, -3), luaL_checkstring(L, -2),
+                        lua_toboolean(L, -1) ? "01" : "00");
+        lua_replace(L, -4);
+        lua_pop(L, 2);
+        return;
+    }
     char text[] = "00-00000000000000000000000000000000-0000000000000000-00";
     sl_span_write_id(text + 3, self->trace[0]);
     sl_span_write_id(text + 3 + SPAN_DIGITS, self->trace[1]);
@@ -294,6 +307,59 @@ static int l_span_header(lua_State *L)
     if (self->is_sampled)
         text[sizeof text - 2] = '1';
     lua_pushlstring(L, text, sizeof text - 1);
+}
+
+/* header(context) -> text: traceparent */
+static int l_span_header(lua_State *L)
+{
+    luaL_checkany(L, 1);
+    span_push_header(L, 1);
+    return 1;
+}
+
+/** Whether the name at the top is traceparent, and pops it. */
+static bool span_is_traceparent(lua_State *L)
+{
+    static const char wanted[] = "traceparent";
+    size_t length;
+    const char *name = lua_tolstring(L, -1, &length);
+    bool is_it = name && length == sizeof wanted - 1 && strncasecmp(name, wanted, length) == 0;
+    lua_pop(L, 1);
+    return is_it;
+}
+
+/*
+ * carry(fields, context) -> fields: name, value, name, value, ... with traceparent and tracestate
+ * in a copy; the same where somebody has set a traceparent.
+ */
+static int l_span_carry(lua_State *L)
+{
+    enum { FIELDS = 1, CONTEXT, COPY };
+    luaL_checktype(L, FIELDS, LUA_TTABLE);
+    lua_settop(L, CONTEXT);
+    lua_Integer count = (lua_Integer)lua_rawlen(L, FIELDS);
+    for (lua_Integer i = 1; i <= count; i += 2) {
+        lua_rawgeti(L, FIELDS, i);
+        if (span_is_traceparent(L)) {
+            lua_settop(L, FIELDS);
+            return 1;
+        }
+    }
+    lua_createtable(L, (int)count + 4, 0);
+    for (lua_Integer i = 1; i <= count; i++) {
+        lua_rawgeti(L, FIELDS, i);
+        lua_rawseti(L, COPY, i);
+    }
+    lua_pushliteral(L, "traceparent");
+    lua_rawseti(L, COPY, count + 1);
+    span_push_header(L, CONTEXT);
+    lua_rawseti(L, COPY, count + 2);
+    if (lua_getfield(L, CONTEXT, "state") == LUA_TSTRING) {
+        lua_pushliteral(L, "tracestate");
+        lua_rawseti(L, COPY, count + 3);
+        lua_rawseti(L, COPY, count + 4);
+    }
+    lua_settop(L, COPY);
     return 1;
 }
 
@@ -457,10 +523,9 @@ static int l_span_newindex(lua_State *L)
 /* ---- the module ---- */
 
 static const luaL_Reg span_functions[] = {
-    {"start", l_span_start},   {"inside", l_span_inside},
-    {"enter", l_span_enter},   {"leave", l_span_leave},
-    {"finish", l_span_finish}, {"header", l_span_header},
-    {"json", l_span_json},     {NULL, NULL},
+    {"start", l_span_start}, {"inside", l_span_inside}, {"enter", l_span_enter},
+    {"leave", l_span_leave}, {"finish", l_span_finish}, {"header", l_span_header},
+    {"carry", l_span_carry}, {"json", l_span_json},     {NULL, NULL},
 };
 
 static const luaL_Reg span_metamethods[] = {
