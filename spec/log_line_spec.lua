@@ -29,7 +29,7 @@ describe("a line of JSON", function()
     local many, wide = {}, {}
     for index = 1, 100000 do many["k" .. index], wide[index] = ("v"):rep(300), index end
     local found, text = fields_of(many)
-    assert.is_true(#text < 140000)
+    assert.is_true(#text < 140000 and found.cut)
     assert.equal("e", found.event)
     found, text = fields_of { wide = wide, n = 1, [("name"):rep(100000)] = 1 }
     assert.is_true(#text < 20000)
@@ -39,6 +39,38 @@ describe("a line of JSON", function()
     found, text = fields_of(texts)
     assert.is_true(#text < 70000 and found.cut)
     assert.equal(4000, #found.t001)
+  end)
+
+  it("is cut where the event is too long", function()
+    local text = line.json("info", ("e"):rep(1 << 20))
+    assert.is_true(#text < 5000, #text)
+    assert.matches("e%.%.%. %(1048576 bytes%)$", json.decode(text).event)
+    assert.is_true(#plain.line("info", ("e"):rep(1 << 20), nil, nil, false) < 5000)
+  end)
+
+  it("takes what raises when it is looked at", function()
+    local function raise() error "not with me" end
+    local function next_of_endless(_, n) return (n or 0) + 1, 1 end
+    local found = fields_of {
+      pairs = setmetatable({}, { __pairs = raise }), text = setmetatable({}, { __tostring = raise }),
+      index = setmetatable({}, { __index = raise }), n = 1,
+      endless = setmetatable({}, { __pairs = function() return next_of_endless end }),
+    }
+    assert.same({ "?", "?", {}, 1 }, { found.pairs, found.text, found.index, found.n })
+    assert.is_true(found.cut and #found.endless < 1000)
+  end)
+
+  it("has one time, one level and one event, whatever the fields are called", function()
+    local base = { event = "base", b = 1 }
+    for _, given in ipairs { { base }, { { level = "none" }, base }, { { b = 2, time = "never" }, base } } do
+      local found, text = fields_of(given[1], given[2])
+      assert.same({ "info", "e" }, { found.level, found.event })
+      for _, name in ipairs { "time", "level", "event" } do
+        assert.equal(1, select(2, text:gsub('"' .. name .. '":', "")), text)
+      end
+    end
+    local found = fields_of({ level = "none" }, base)
+    assert.same({ "none", "base" }, { found["fields.level"], found["fields.event"] })
   end)
 
   it("does not show the half of a secret that a cut would leave", function()
@@ -125,6 +157,16 @@ describe("a line for people", function()
     assert.matches("bytes=", text)
     assert.matches("raising=", text)
     assert.is_string(fields_of({ raising = raising }).raising)
+  end)
+end)
+
+describe("a long line for people", function()
+  it("is cut as well", function()
+    local many = {}
+    for index = 1, 100000 do many["k" .. index] = index end
+    local text = plain.line("info", "e", many, nil, false)
+    assert.is_true(#text < 70000, #text)
+    assert.matches(" cut=true\n$", text)
   end)
 end)
 

@@ -98,6 +98,14 @@ describe("log", function()
     assert.is_string(lines[1].f)
   end)
 
+  it("says at the caller that fields are no table, whatever the level", function()
+    for _, wrong in ipairs { "text", 5, true } do
+      local ok, text = pcall(log.debug, "e", wrong)
+      assert.is_false(ok)
+      assert.matches('log_spec.lua:%d+: log.debug: argument "fields" must be a table', text)
+    end
+  end)
+
   it("carries fields along", function()
     local logger = log.with { request_id = "r-1", part = "a" }
     local line = lines_of(function() logger.error("failed", { part = "b" }) end)[1]

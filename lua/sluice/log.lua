@@ -136,6 +136,9 @@ local function base_of(bound, kept)
 end
 
 local function emit(level, event, fields, kept)
+  if fields ~= nil and type(fields) ~= "table" then
+    options.argument("log." .. level, "fields", fields, "table?")
+  end
   if not is_enabled(level) then return end
   local sampled = shares[event]
   if sampled and level ~= "error" then

@@ -33,20 +33,47 @@ local function cut_text(text)
   return ("%s... (%d bytes)"):format(kept, #text)
 end
 
+-- What a copy may hold. A loose one that is full does not fit into a line: then a tight one is made, of which each
+-- part is cut.
+local function loose() return { fields = 0, items = 0, most = MAX_LINE // 4, text = MAX_LINE } end
+local function tight() return { fields = 0, items = 0, most = MAX_ITEMS, text = MAX_TEXT, cuts = true } end
+
+-- What is in a field takes no room from the other fields.
+local function has_room(limits, depth)
+  local kind = depth == 0 and "fields" or "items"
+  limits[kind] = limits[kind] + 1
+  if limits[kind] <= limits.most then return true end
+  limits.is_full = true
+  return false
+end
+
+-- What an object gives by its __pairs, which may be anything.
+local function entries(object, most)
+  local found, count = {}, 0
+  for key, item in pairs(object) do
+    count = count + 1
+    if count > most then break end
+    found[key] = item
+  end
+  return found
+end
+
 local clean
 
-local function clean_table(value, depth, cut)
+local function clean_table(value, depth, limits)
   if depth >= MAX_DEPTH then return "..." end
+  if getmetatable(value) ~= nil then
+    local ok, found = pcall(entries, value, limits.most + 1)
+    if not ok then return "?" end
+    value = found
+  end
   local copy = {}
-  for key, item in pairs(value) do
-    if cut then
-      cut.items = cut.items + 1
-      if cut.items > MAX_ITEMS then return copy end
-    end
+  for key, item in next, value do
+    if not has_room(limits, depth) then return copy end
     if type(key) == "string" and is_hidden[key] then
       copy[key] = "***"
     elseif type(key) == "string" or math.type(key) == "integer" then
-      copy[key] = clean(item, depth + 1, cut)
+      copy[key] = clean(item, depth + 1, limits)
     end
   end
   return copy
@@ -65,20 +92,22 @@ local function clean_other(value, kind)
   return nil
 end
 
--- A copy that JSON can hold; with `cut`, one that a line can hold. Live secrets that stand in texts are masked in
--- the whole line, later.
-function clean(value, depth, cut)
+local function clean_text(text, limits)
+  if #text <= limits.text then return text end
+  if limits.cuts then return cut_text(text) end
+  limits.is_full = true
+  return text
+end
+
+-- A copy that JSON can hold. Live secrets that stand in texts are masked in the whole line, later.
+function clean(value, depth, limits)
   local kind = type(value)
-  if errors.is(value) then
-    value = errors.to_table(value)
-  elseif not PLAIN[kind] then
-    local text = clean_other(value, kind)
-    if not text then return clean_table(value, depth, cut) end
-    value = text
-  end
-  if not cut or not (type(value) == "table" or type(value) == "string") then return value end
-  if type(value) == "table" then return clean_table(value, depth, cut) end
-  return #value > MAX_TEXT and cut_text(value) or value
+  if kind == "string" then return clean_text(value, limits) end
+  if PLAIN[kind] then return value end
+  if errors.is(value) then return clean_table(errors.to_table(value), depth, limits) end
+  local text = clean_other(value, kind)
+  if text then return clean_text(text, limits) end
+  return clean_table(value, depth, limits)
 end
 
 local function encode(value)
@@ -91,7 +120,16 @@ local function encode(value)
 end
 
 local is_shown = memo.new(function(name) return type(name) == "string" and not is_hidden[name] end)
-local encoded_event = memo.new(function(event) return encode(text_of(event)) end)
+
+---An event as a text, cut where it is too long for one.
+---@param event any
+---@return string
+function line.event(event)
+  local text = text_of(event)
+  return #text > MAX_TEXT and cut_text(text) or text
+end
+
+local encoded_event = memo.new(function(event) return encode(line.event(event)) end)
 
 local function sorted_names(fields)
   local names = {}
@@ -104,28 +142,46 @@ end
 
 -- The members of the line, each by itself: one that JSON cannot hold, or that is too long, must not take the
 -- others along.
-local function encode_each(cleaned)
-  local parts, left = {}, MAX_LINE
+local function encode_each(fields)
+  local limits = tight()
+  local cleaned = clean_table(fields, 0, limits)
+  local parts, left, is_cut = {}, MAX_LINE, limits.is_full
   for _, name in ipairs(sorted_names(cleaned)) do
     local part = encode(#name > MAX_TEXT and cut_text(name) or name) .. ":" .. encode(cleaned[name])
-    if #part > left then
-      parts[#parts + 1] = '"cut":true'
-      break
-    end
+    is_cut = is_cut or #part > left
+    if #part > left then break end
     parts[#parts + 1], left = part, left - #part
   end
+  if is_cut then parts[#parts + 1] = '"cut":true' end
   return table.concat(parts, ",")
 end
 
 local SORTED <const> = { canonical = true }
 
+-- What each line has by itself: a field of such a name must not stand in for it.
+local OWN <const> = { time = "fields.time", level = "fields.level", event = "fields.event" }
+
+local function renamed(fields)
+  local copy = {}
+  for name, value in next, fields do copy[OWN[name] or name] = value end
+  return copy
+end
+
+local function has_own(fields)
+  return rawget(fields, "level") ~= nil or rawget(fields, "time") ~= nil or rawget(fields, "event") ~= nil
+end
+
 local function encode_fields(fields)
+  if has_own(fields) then fields = renamed(fields) end
   local text = encode_flat(fields, is_shown)
   if text then return text end
-  local ok, whole = pcall(encode_json, clean_table(fields, 0), SORTED)
-  if not ok or whole:byte() ~= 0x7B then return encode_each(clean_table(fields, 0, { items = 0 })) end
-  if #whole <= MAX_LINE then return whole:sub(2, -2) end
-  return encode_each(clean_table(fields, 0, { items = 0 }))
+  local limits = loose()
+  local copy = clean_table(fields, 0, limits)
+  if not limits.is_full then
+    local ok, whole = pcall(encode_json, copy, SORTED)
+    if ok and whole:byte() == 0x7B and #whole <= MAX_LINE then return whole:sub(2, -2) end
+  end
+  return encode_each(fields)
 end
 
 -- The members of fields that many lines have, kept as long as the table is.
@@ -221,7 +277,7 @@ function line.is_shown(name) return is_shown[name] end
 ---@param value any
 ---@return string
 function line.value(value)
-  local text = encode(clean({ value }, 0, { items = 0 })[1])
+  local text = encode(clean({ value }, 0, tight())[1])
   return #text <= MAX_LINE and text or encode(cut_text(text))
 end
 

@@ -13,6 +13,9 @@ local NAMES <const> = { debug = "DEBUG", info = "INFO ", warn = "WARN ", error =
 local COLORS <const> = { debug = "\27[2m", info = "\27[32m", warn = "\27[33m", error = "\27[31m" }
 local DIM <const>, BOLD <const>, RESET <const> = "\27[2m", "\27[1m", "\27[0m"
 
+-- Bytes of the fields of a line, as of one of JSON.
+local LONGEST <const> = 65536
+
 -- What a terminal might obey rather than show; JSON has escaped what is below a space.
 local function harmless(text)
   text = text:gsub("\127", "\\u007f")
@@ -45,15 +48,19 @@ end
 ---@return string
 function plain.line(level, event, fields, base, with_color)
   local all = base and line.merged(base, fields) or fields or {}
-  local text = tostring(event)
+  local text = line.event(event)
   if text:find "[%c\128-\255]" then text = word(text) end
   local parts = {
     paint(DIM, utc(core.wall()):sub(12, 23), with_color), paint(COLORS[level], NAMES[level], with_color),
     paint(BOLD, text, with_color) .. " ",
   }
+  local left = LONGEST
   for _, name in ipairs(sorted(all)) do
-    local shown = line.is_shown(name) and word(all[name]) or "***"
-    parts[#parts + 1] = paint(DIM, word(name) .. "=", with_color) .. shown
+    local part = paint(DIM, word(name) .. "=", with_color)
+      .. (line.is_shown(name) and word(all[name]) or "***")
+    left = left - #part - 1
+    parts[#parts + 1] = left >= 0 and part or paint(DIM, "cut=", with_color) .. "true"
+    if left < 0 then break end
   end
   local whole = table.concat(parts, " "):gsub(" +$", "")
   return line.masked(whole) .. "\n"
