@@ -26,6 +26,20 @@ describe("sluice", function()
     assert.are.equal("2\n", piped.out)
   end)
 
+  it("reads a program from standard input as from a file", function()
+    local command = "printf '#!/usr/bin/env sluice\\nprint(...)\\nerror()' | %s - one"
+    local piped = support.shell(command:format(support.quote(support.binary)))
+    assert.same({ "one\n", 1 }, { piped.out, piped.status })
+    local unread = support.shell(support.quote(support.binary) .. " - </")
+    assert.same({ "sluice: cannot read stdin: Is a directory\n", 1 }, { unread.err, unread.status })
+  end)
+
+  it("keeps what it opens from the places of descriptors that are closed", function()
+    local unheard = support.shell(support.quote(support.binary) .. " -e 'print(1)' >&-")
+    assert.equal(1, unheard.status)
+    assert.matches("standard output: Bad file descriptor", unheard.err)
+  end)
+
   it("prints help and version on standard output", function()
     assert.matches("usage: sluice .*sluice FILE.lua", support.sluice("--help").out)
     assert.matches("^sluice %d+%.%d+%.%d+ %(Lua 5.4%)\n$", support.sluice("--version").out)
@@ -278,6 +292,14 @@ describe("sluice without a script, from a pipe", function()
   it("takes bytes as they are", function()
     assert.equal("3\n255\n", typed("#'a\xc3\xff'\n('\xff'):byte()\n").out)
     assert.equal("5\n", typed("2 +\r\n3\r\n").out)
+  end)
+
+  it("says so when nothing can be read", function()
+    for from, why in pairs { ["<&-"] = "Bad file descriptor", ["</"] = "Is a directory" } do
+      local result = support.shell(support.quote(support.binary) .. " " .. from)
+      assert.same({ "", ("sluice: standard input: %s\n"):format(why), 1 },
+        { result.out, result.err, result.status })
+    end
   end)
 
   it("says so when results cannot be written", function()

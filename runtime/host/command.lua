@@ -44,9 +44,9 @@ local function load_script(words, at)
   if name == "-e" then
     local chunk = words[at + 1]
     if not chunk then return nil, "-e needs a chunk of Lua", BAD_USAGE end
-    return load(chunk, "=(command line)"), select(2, load(chunk, "=(command line)"))
+    return load(chunk, "=(command line)")
   end
-  if name == "-" then return load(io.read("a"), "=stdin") end
+  if name == "-" then return loadfile() end
   local file, reason = io.open(name, "rb")
   if not file then return nil, "cannot open " .. reason .. hint_of(name) end
   file:close()
@@ -207,7 +207,8 @@ local function new_console()
   local terminal, is = require "sluice.core.terminal", host.console()
   local kind = settings.get "TERM"
   local locale = settings.get "LC_ALL" or settings.get "LC_CTYPE" or settings.get "LANG" or "UTF-8"
-  local console = {
+  local console
+  console = {
     is_interactive = is.interactive,
     color = terminal.isatty(1) and kind ~= nil and kind ~= "dumb" and settings.get "NO_COLOR" == nil,
     unicode = locale:upper():gsub("-", ""):find("UTF8", 1, true) ~= nil,
@@ -217,6 +218,7 @@ local function new_console()
     read_line = function(prompt)
       local event = host.read_line(prompt)
       if type(event.text) == "table" then event.text = bytes_of(event.text) end
+      console.is_cut = event.hangup
       return event
     end,
     edit = function(change) host.edit(change.delete, change.insert, change.above) end,
@@ -234,7 +236,7 @@ local function run_repl(note)
   local console = new_console()
   local banner = BANNER:format(require("sluice").version, _VERSION, note or "")
   local failures = require("sluice.repl").run(console, { banner = banner })
-  return failures > 0 and not console.is_interactive and 1 or 0
+  return (failures > 0 or console.is_cut) and not console.is_interactive and 1 or 0
 end
 
 local function run_with_emulator(words, at)

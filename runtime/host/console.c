@@ -218,6 +218,8 @@ static void on_input(void *user, int fd, unsigned events)
     ssize_t got = read(fd, bytes, sizeof bytes);
     if (got < 0 && (errno == EINTR || errno == EAGAIN))
         return;
+    if (got < 0 && !self->is_interactive)
+        fprintf(stderr, "sluice: standard input: %s\n", strerror(errno));
     if (got <= 0) {
         self->has_ended = true;
         self->is_hung_up = self->editor != NULL || got < 0;

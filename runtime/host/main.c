@@ -6,6 +6,7 @@
 #include "console.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
 #include <signal.h>
@@ -106,6 +107,15 @@ static void install_terminal_signals(void)
     action.sa_handler = on_terminal_signal;
     sigaction(SIGWINCH, &action, NULL);
     sigaction(SIGCONT, &action, NULL);
+}
+
+/** A standard descriptor that is closed would be given to the next file or socket, and a line that
+ * is printed would end up in there. Opened the wrong way round, using it still fails. */
+static void hold_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
 }
 
 /** Open streams are bounded by descriptors: take as many as we may. */
@@ -237,6 +247,7 @@ int main(int argc, char **argv)
     };
     sluice *s = NULL;
     outcome end = {0, 0, 0};
+    hold_standard_descriptors();
     raise_descriptor_limit();
     keep_memory();
     bool is_repl = !bundle_is_there() && console_is_wanted(argc, argv);
