@@ -10,7 +10,7 @@
 local sluice = require "sluice"
 local report, task, traffic = sluice.report, sluice.task, sluice.traffic
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Which version is better, from a log of requests.",
   { "LOG", "a SQLite file that ends in .db, or CATALOG.SCHEMA.TABLE; without it, a table of its own" },
   { "CONTROL", "the version that the others are compared with", default = "1" },
@@ -21,6 +21,7 @@ local log, control, days, page = given.log, given.control, given.days, given.pag
 local workspace = (not log or not log:find "%.db$") and assert(sluice.workspace()) or nil
 
 if not log then -- try it out: an endpoint of our own that writes such a table
+  if not workspace:is_emulator() then refuse "LOG is missing" end
   log = "main.logs.demo_payload"
   local entities = {}
   for number, name in ipairs { "old", "new" } do

@@ -21,6 +21,7 @@ local given, refuse = sluice.arguments.read {
 
 local workspace = assert(sluice.workspace())
 if #arg == 0 then -- try it out: an endpoint whose own log is the table
+  if not workspace:is_emulator() then refuse "--endpoint, --table and --output are missing" end
   given.endpoint, given.table, given.output = "rivers", "main.demo.rivers_payload", "-"
   given.prompt, given.id = "client_request_id", "client_request_id"
   assert(workspace.serving_endpoints:create_and_wait {

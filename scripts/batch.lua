@@ -26,6 +26,7 @@ local given, refuse = sluice.arguments.read {
 
 local workspace = assert(sluice.workspace())
 if #arg == 0 then -- try it out: an endpoint and rows of our own
+  if not workspace:is_emulator() then refuse "--endpoint, --input and --output are missing" end
   given.endpoint, given.output, given.input = "rivers", "-", {}
   assert(workspace.serving_endpoints:create_and_wait {
     name = "rivers",

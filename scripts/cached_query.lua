@@ -7,7 +7,7 @@
 local sluice = require "sluice"
 local cache, layers, task = sluice.cache, sluice.layers, sluice.task
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Asks the same things again and again, and pays for each once.",
   { "ENDPOINT", "who is asked; without it, one of its own" },
   { "ROUNDS", "how often", type = "count", default = 3 },
@@ -17,6 +17,7 @@ local given = sluice.arguments.read {
 local name, url = given.endpoint, given.redis
 local workspace = assert(sluice.workspace())
 if not name then -- try it out: an endpoint of our own
+  if not workspace:is_emulator() then refuse "ENDPOINT is missing" end
   name = "cached"
   assert(workspace.serving_endpoints:create_and_wait {
     name = name,

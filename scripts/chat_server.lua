@@ -9,7 +9,7 @@
 local sluice = require "sluice"
 local health, json, layers, web = sluice.health, sluice.json, sluice.layers, sluice.web
 
-local given = sluice.arguments.read {
+local given, bad_usage = sluice.arguments.read {
   about = "A chat over a serving endpoint: a page at /, and what it talks to.",
   { "ENDPOINT", "who answers; without it, an endpoint of its own" },
   { "--listen HOST:PORT", "port 0: a free one", default = "127.0.0.1:8080" },
@@ -18,6 +18,7 @@ local given = sluice.arguments.read {
 local workspace = assert(sluice.workspace())
 local endpoints, name = workspace.serving_endpoints, given.endpoint
 if not name then
+  if not workspace:is_emulator() then bad_usage "ENDPOINT is missing" end
   name = "demo"
   assert(endpoints:get_or_create { name = name, config = { served_entities = { {
     entity_name = "main.demo.chat", entity_version = "1",

@@ -9,7 +9,7 @@
 local sluice = require "sluice"
 local json, layers, task = sluice.json, sluice.layers, sluice.task
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Asks an endpoint each line of standard input; prints a JSON line for each, in their order.",
   { "ENDPOINT", "who is asked; without it, one of its own, and questions of its own" },
   { "CONCURRENCY", "requests at a time", type = "count", default = 8 },
@@ -21,6 +21,7 @@ local questions = {}
 if name then
   for line in io.lines() do questions[#questions + 1] = line end
 else -- try it out: an endpoint and questions of our own
+  if not workspace:is_emulator() then refuse "ENDPOINT is missing" end
   name = "concurrent"
   assert(workspace.serving_endpoints:create_and_wait {
     name = name,

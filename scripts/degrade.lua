@@ -7,13 +7,14 @@
 local sluice = require "sluice"
 local layers, task, transports = sluice.layers, sluice.task, sluice.transports
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Asks on while the best endpoint is down.",
   { "ENDPOINT", "the best one; without both, two of its own that fail for a while" },
   { "CHEAPER_ENDPOINT", "asked where it fails" },
 }
 local best, cheaper = given.endpoint, given.cheaper_endpoint
 local wire -- the HTTP client, unless we try it out: then both endpoints fail for a while
+if best and not cheaper then refuse "CHEAPER_ENDPOINT is missing" end
 if not cheaper then
   best, cheaper = "best", "cheaper"
   local function fails(name, skip, times)
@@ -24,6 +25,7 @@ if not cheaper then
 end
 local workspace = assert(sluice.workspace { transport = wire })
 if wire then
+  if not workspace:is_emulator() then refuse "ENDPOINT and CHEAPER_ENDPOINT are missing" end
   for _, name in ipairs { best, cheaper } do
     assert(workspace.serving_endpoints:create_and_wait {
       name = name,

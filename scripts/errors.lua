@@ -7,9 +7,11 @@ local sluice = require "sluice"
 local errors, task = sluice.errors, sluice.task
 local faults = require "sluice.transports.faults"
 
-sluice.arguments.read { about = "A tour of what can go wrong, against an emulator." }
+local _, refuse = sluice.arguments.read { about = "A tour of what can go wrong, against an emulator." }
 
-local serving = assert(sluice.workspace()).serving_endpoints
+local emulated = assert(sluice.workspace())
+if not emulated:is_emulator() then refuse "an emulator is missing" end
+local serving = emulated.serving_endpoints
 local config = { served_entities = { { entity_name = "main.demo.rivers", entity_version = "1",
   workload_size = "Small", scale_to_zero_enabled = true } } }
 assert(serving:create_and_wait { name = "tour", config = config })

@@ -40,6 +40,7 @@ local callers = given.keys and read_keys(given.keys)
 local captured = given.capture and layers.capture { store = given.capture } -- rows: docs/ab.md
 local workspace = assert(sluice.workspace())
 if not next(wanted) then
+  if not workspace:is_emulator() then bad_usage "MODEL=ENDPOINT is missing" end
   wanted.demo = { "demo" }
   assert(workspace.serving_endpoints:get_or_create { name = "demo", config = { served_entities = {
     { entity_name = "main.demo.chat", entity_version = "1", workload_size = "Small" },

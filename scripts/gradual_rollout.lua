@@ -22,13 +22,14 @@ local given, refuse = sluice.arguments.read {
   { "--delay MS", "that it takes longer, in the emulator", type = "number", default = 0 },
 }
 local is_trial = not given.endpoint
-if not (is_trial or given.table) then refuse "ENDPOINT, CANDIDATE and TABLE are needed" end
+if not (is_trial or given.table) then refuse "CANDIDATE or TABLE is missing" end
 local name, candidate, log = given.endpoint, given.candidate, given.table
 local seconds = given.seconds or is_trial and 3 or 3600
 local workspace = assert(sluice.workspace())
 local serving = workspace.serving_endpoints
 
 if is_trial then
+  if not workspace:is_emulator() then refuse "ENDPOINT, CANDIDATE and TABLE are missing" end
   name, candidate, log = "rivers", "model-2", "main.logs.rivers_payload"
   local function version(number, errors, milliseconds)
     return { name = "model-" .. number, entity_name = "main.demo.echo", entity_version = tostring(number),

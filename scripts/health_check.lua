@@ -9,7 +9,7 @@
 local sluice = require "sluice"
 local health, task = sluice.health, sluice.task
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Whether endpoints are well, a line for each.",
   { "ENDPOINT...", "who is looked at; without any, two of its own" },
   { "--probe", "asks the models for a token, too" },
@@ -19,6 +19,7 @@ local given = sluice.arguments.read {
 
 local workspace, names = assert(sluice.workspace()), given.endpoint or {}
 if #names == 0 then
+  if not workspace:is_emulator() then refuse "ENDPOINT is missing" end
   names = { "ready", "deploying" }
   for _, name in ipairs(names) do
     local body = { name = name, config = { served_entities = { { entity_name = "main.demo.rivers",

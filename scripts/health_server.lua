@@ -9,7 +9,7 @@
 local sluice = require "sluice"
 local health, log, web = sluice.health, sluice.log, sluice.web
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Tells load balancers and monitors whether endpoints are well: /health, /ready and /live.",
   { "ENDPOINT...", "who is looked at; without any, an endpoint of its own" },
   { "--listen HOST:PORT", "port 0: a free one", default = "127.0.0.1:8080" },
@@ -20,6 +20,7 @@ local given = sluice.arguments.read {
 
 local workspace, names = assert(sluice.workspace()), given.endpoint or {}
 if #names == 0 then
+  if not workspace:is_emulator() then refuse "ENDPOINT is missing" end
   names[1] = "demo"
   assert(workspace.serving_endpoints:create { name = "demo", config = { served_entities = { {
     entity_name = "main.demo.chat", entity_version = "1",

@@ -10,7 +10,7 @@
 local sluice = require "sluice"
 local layers, log = sluice.layers, sluice.log
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Asks an endpoint with structured logging.",
   { "ENDPOINT", "who is asked; without it, one of its own" },
   { "QUESTION..." },
@@ -21,6 +21,7 @@ if given.file then assert(log.to_file(given.file)) end     -- moved away, it is 
 
 local workspace, name = assert(sluice.workspace()), given.endpoint
 if not name then -- try it out: an endpoint of our own
+  if not workspace:is_emulator() then refuse "ENDPOINT is missing" end
   name = "demo"
   assert(workspace.serving_endpoints:get_or_create { name = name, config = { served_entities = {
     { entity_name = "main.demo.rivers", entity_version = "1", workload_size = "Small" },

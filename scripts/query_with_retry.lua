@@ -7,7 +7,7 @@
 local sluice = require "sluice"
 local layers, meta = sluice.layers, sluice.meta
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Asks an endpoint once, and tries again what may be mended by it.",
   { "ENDPOINT", "who is asked; without it, one of its own that fails three times" },
   { "QUESTION", default = "What is a sluice?" },
@@ -16,7 +16,9 @@ local name, transport = given.endpoint, nil
 
 if not name then -- try it out: an endpoint of our own, behind a wire that fails three times
   name = "flaky"
-  assert(assert(sluice.workspace()).serving_endpoints:create_and_wait {
+  local emulated = assert(sluice.workspace())
+  if not emulated:is_emulator() then refuse "ENDPOINT is missing" end
+  assert(emulated.serving_endpoints:create_and_wait {
     name = name,
     config = { served_entities = { { entity_name = "main.demo.rivers", entity_version = "1",
       workload_size = "Small", scale_to_zero_enabled = true } } },

@@ -7,7 +7,7 @@
 local sluice = require "sluice"
 local layers, task = sluice.layers, sluice.task
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Asks an endpoint within limits of time, and says which of them was over.",
   { "ENDPOINT", "who is asked; without it, one of its own that keeps silent twice" },
   { "SECONDS", "until the answer begins", type = "seconds", default = 30 },
@@ -17,7 +17,9 @@ local transport
 
 if not name then -- try it out: an endpoint of our own that keeps silent twice
   name, seconds = "slow", 0.3
-  assert(assert(sluice.workspace()).serving_endpoints:create_and_wait {
+  local emulated = assert(sluice.workspace())
+  if not emulated:is_emulator() then refuse "ENDPOINT is missing" end
+  assert(emulated.serving_endpoints:create_and_wait {
     name = name,
     config = { served_entities = { { entity_name = "main.demo.rivers", entity_version = "1",
       workload_size = "Small", scale_to_zero_enabled = true } } },
@@ -38,7 +40,8 @@ local function ask(chat)
     print(("answered after %.1f s"):format(task.now() - started))
     return print(reply.choices[1].message.content)
   end
-  print(("%s after %.1f s, limit %s: %s"):format(err.kind, task.now() - started, err.limit, err.gave_up))
+  print(("%s after %.1f s, limit %s; not sent again: %s"):format(
+    err.kind, task.now() - started, err.limit, err.gave_up))
   return err
 end
 

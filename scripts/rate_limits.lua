@@ -7,7 +7,7 @@
 local sluice = require "sluice"
 local layers, task, transports = sluice.layers, sluice.task, sluice.transports
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Asks an endpoint many things without running into its rate limit.",
   { "ENDPOINT", "who is asked; without it, one of its own" },
   { "QUESTIONS", "how many", type = "count", default = 40 },
@@ -20,6 +20,7 @@ if not name then
 end
 local workspace = assert(sluice.workspace { transport = wire })
 if not name then
+  if not workspace:is_emulator() then refuse "ENDPOINT is missing" end
   name = "limited"
   assert(workspace.serving_endpoints:create_and_wait {
     name = name,

@@ -7,7 +7,7 @@
 local sluice = require "sluice"
 local layers = sluice.layers
 
-local given = sluice.arguments.read {
+local given, refuse = sluice.arguments.read {
   about = "Tells a story as it is made: the text on standard output, the figures on standard error.",
   { "ENDPOINT", "who is asked; without it, one of its own" },
   { "QUESTION", default = "Tell me a story about a river and a mill." },
@@ -15,6 +15,7 @@ local given = sluice.arguments.read {
 local name = given.endpoint
 local workspace = assert(sluice.workspace())
 if not name then
+  if not workspace:is_emulator() then refuse "ENDPOINT is missing" end
   name = "story"
   assert(workspace.serving_endpoints:create_and_wait {
     name = name,

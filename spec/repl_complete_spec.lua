@@ -34,7 +34,7 @@ describe("completion", function()
     ["x = 1 + task.sp"] = "spawn",
     ["text:up"] = "upper",
     ["('a'):up"] = "upper",
-    ["w:"] = "close describe endpoint",
+    ["w:"] = "close describe endpoint is_emulator",
     ["w."] = "host serving_endpoints serving_endpoints_data_plane sql",
     ["w.serving_endpoints:get_o"] = "get_open_api get_or_create",
     ["w:endpoint('b'):"] = "available_in query serving_state stream",

@@ -26,7 +26,7 @@ describe("scripts/query_with_timeout.lua", function()
   it("says which limit was over, and asks again where it may", function()
     local result = support.sluice("--emulator", "scripts/query_with_timeout.lua")
     assert.equal(0, result.status, result.err)
-    local expected = "^TimeoutError after 0%.3 s, limit first_byte: maybe_executed\n"
+    local expected = "^TimeoutError after 0%.3 s, limit first_byte; not sent again: maybe_executed\n"
       .. "answered after %d%.%d s\n%S"
     assert.matches(expected, result.out)
   end)

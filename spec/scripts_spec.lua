@@ -1,9 +1,11 @@
 -- SPDX-License-Identifier: MIT
 -- The scripts, as a user runs them: against a private emulator, by what they print and their status.
 local json = require "sluice.json"
+local process = require "sluice.core.process"
 local support = require "support"
 
 local describe = support.needing("server", describe, pending)
+local MANY <const> = 1 << 20
 
 describe("scripts/quickstart.lua", function()
   it("creates an endpoint, asks it, sums up, and deletes it", function()
@@ -37,6 +39,31 @@ describe("each script", function()
       assert.is_truthy(result.err:find("unknown option --nothing", 1, true), path)
       assert.is_truthy(result.err:find(usage, 1, true), path)
     end
+  end)
+end)
+
+describe("a script that tries itself out", function()
+  it("makes nothing in a workspace that is no emulator", function()
+    local web, made = require "sluice.web", 0
+    local app = web.app {}
+    app:get("/api/2.0/serving-endpoints", function() return { json = { endpoints = {} } } end)
+    app:any("/*", function()
+      made = made + 1
+      return { status = 404, json = { error_code = "RESOURCE_DOES_NOT_EXIST" } }
+    end)
+    local server <close> = assert(app:listen "127.0.0.1:0")
+    local own = "DATABRICKS_HOST=" .. server.url .. " DATABRICKS_TOKEN=any "
+    local creators = { quickstart = true, get_or_create = true, create_large = true, ab_test = true,
+      batch_worker = true }
+    for path in support.shell("ls scripts/*.lua").out:gmatch "%C+" do
+      if not creators[path:match "([%w_]+)%.lua$"] then
+        local command = "timeout 10 env " .. own .. support.quote(support.binary) .. " " .. path
+        local result = assert(process.run({ "sh", "-c", command .. " </dev/null" }, MANY, MANY))
+        assert.same({ 2, "" }, { result.status, result.out }, path)
+        assert.matches(" missing\nusage: ", result.err)
+      end
+    end
+    assert.equal(0, made)
   end)
 end)
 

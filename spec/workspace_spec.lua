@@ -95,13 +95,24 @@ describe("workspace.open", function()
     assert(w.serving_endpoints:list())
   end)
 
+  it("tells whether it is an emulator", function()
+    local emulated = require "sluice.emulator".new {}
+    assert.is_true(assert(workspace.open { transport = emulated.app, token = "any" }):is_emulator())
+    local app = require "sluice.web".app {}
+    app:get("/api/2.0/serving-endpoints", function() return { json = { endpoints = {} } } end)
+    assert.is_false(assert(workspace.open { transport = app }):is_emulator())
+    local none, err = assert(workspace.open { host = "http://127.0.0.1:1" }):is_emulator()
+    assert.is_nil(none)
+    assert.equal("ConnectError", err.kind)
+  end)
+
   it("refuses an endpoint without a name, and a dot where a colon is meant", function()
     local w = assert(workspace.open { transport = {} })
     local _, message = pcall(function() w:endpoint "" end)
     local expected = 'workspace:endpoint: argument "name" must be a string that is not empty, got ""'
     assert.matches("workspace_spec.lua:%d+: " .. expected, message)
     _, message = pcall(function() w.jobs:list() end)
-    expected = 'workspace has no field "jobs" %(there is close, describe, endpoint, host, serving_endpoints'
+    expected = 'workspace has no field "jobs" %(there is close, describe, endpoint, host, is_emulator, serv'
     assert.matches("workspace_spec.lua:%d+: " .. expected, message)
     _, message = pcall(function() w.serving_endpoints:quary("e", {}) end)
     assert.matches('serving_endpoints has no field "quary" %(did you mean "query"', message)

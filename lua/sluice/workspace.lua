@@ -9,6 +9,7 @@ local databricks = require "sluice.endpoints.databricks"
 local description = require "sluice.auth.description"
 local hosts = require "sluice.auth.host"
 local auth_methods = require "sluice.auth.methods"
+local meta = require "sluice.meta"
 local options = require "sluice.options"
 local serving = require "sluice.serving"
 local token_command = require "sluice.auth.token_command"
@@ -211,6 +212,16 @@ end
 function methods:describe()
   options.method("workspace:describe", self, "serving_endpoints")
   return description.new(self._resolved, self._who.facts)
+end
+
+---Whether it is an emulator, where a script may try things out: a list of the endpoints is asked for. Waits.
+---@return boolean? is_emulator
+---@return sluice.Error? err as of serving_endpoints:list
+function methods:is_emulator()
+  options.method("workspace:is_emulator", self, "serving_endpoints")
+  local list, err = self.serving_endpoints:list()
+  if not list then return nil, err end
+  return meta.get(list).headers["x-sluice-emulator"] ~= nil
 end
 
 ---Ends the fetching of tokens in the background; calls with tokens that have to be fetched fail from then
