@@ -47,6 +47,7 @@ int luaopen_sluice_core_terminal(lua_State *L);
 int luaopen_sluice_core_file(lua_State *L);
 int luaopen_sluice_core_http(lua_State *L);
 int luaopen_sluice_core_sse(lua_State *L);
+int luaopen_sluice_core_delta(lua_State *L);
 int luaopen_sluice_core_lru(lua_State *L);
 int luaopen_sluice_core_digest(lua_State *L);
 int luaopen_sluice_core_bundle(lua_State *L);
@@ -91,6 +92,7 @@ static const luaL_Reg core_modules[] = {
     {"sluice.core.file", luaopen_sluice_core_file},
     {"sluice.core.http", luaopen_sluice_core_http},
     {"sluice.core.sse", luaopen_sluice_core_sse},
+    {"sluice.core.delta", luaopen_sluice_core_delta},
     {"sluice.core.lru", luaopen_sluice_core_lru},
     {"sluice.core.digest", luaopen_sluice_core_digest},
     {"sluice.core.bundle", luaopen_sluice_core_bundle},

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What one chunk of a streamed answer says, in any of the shapes that servers send.
 
-local null = require("sluice.json").null
+local core = require "sluice.core.delta"
 
 local delta = {}
 
@@ -57,22 +57,7 @@ end
 ---other.
 ---@param chunk any
 ---@return string?
-function delta.plain(chunk)
-  if type(chunk) ~= "table" or chunk.error ~= nil then return nil end
-  local choices = chunk.choices
-  local choice = type(choices) == "table" and #choices == 1 and choices[1]
-  if type(choice) ~= "table" then return nil end
-  local index, change = choice.index, choice.delta
-  if (index ~= nil and index ~= 0) or type(change) ~= "table" then return nil end
-  local content = change.content
-  if type(content) ~= "string" or content == "" then return nil end
-  local reason, logprobs = choice.finish_reason, choice.logprobs
-  if (reason ~= nil and reason ~= null) or (logprobs ~= nil and logprobs ~= null) then return nil end
-  for key in next, change do
-    if key ~= "content" and key ~= "role" then return nil end
-  end
-  return content
-end
+delta.plain = core.plain
 
 ---Why a choice of the chunk has ended, the first that tells.
 ---@param chunk table
