@@ -87,7 +87,7 @@ end
 ---@class sluice.SseSource
 ---@field events integer events so far
 ---@field bytes integer bytes of the body so far
----@field fed number when the last of them came
+---@field fed number when the last event came
 ---@field has_more boolean whether ready() may have one
 ---@field began number when the last wait for more began
 ---@field refused string? see `accept`
@@ -161,7 +161,7 @@ end
 ---@return sluice.SseEvent|nil|false event false: it is too large; next() gives the err
 function source_methods:ready()
   if not self.has_more then return nil end
-  local event, has_more = self._core:take(self.fed)
+  local event, has_more = self._core:take(nil, self.fed)
   self.has_more = has_more
   if event then self.events = self.events + 1 end
   return event
@@ -179,16 +179,15 @@ function source_methods:wait(seconds)
   while true do
     local piece, err = read_piece(res, left)
     if not piece then return finish(self, err, seconds) end
-    local fed = now()
-    self.bytes, self.fed = self.bytes + #piece, fed
+    self.bytes = self.bytes + #piece
     if self._accept and not accept(self, piece) then return nil end
-    local event, has_more = core_reader:take(fed, piece)
+    local event, has_more = core_reader:take(piece)
     if event then
-      self.events, self.has_more = self.events + 1, has_more
+      self.events, self.fed, self.has_more = self.events + 1, event.at, has_more
       return event
     end
     if event == false then return fail(self, too_large(self._max_event)) end
-    if seconds then left = from + seconds - fed end
+    if seconds then left = from + seconds - now() end
   end
 end
 

@@ -199,7 +199,7 @@ static int transfer_wait(lua_State *L, lua_transfer *self, lua_KContext ctx, lua
         return luaL_error(L, "another task waits for this response");
     sl_wait_check(L);
     self->waiter = sl_task_current(self->core);
-    return sl_wait(L, self->transfer.label, on_transfer_cancel, self, ctx, k);
+    return sl_wait_checked(L, self->transfer.label, on_transfer_cancel, self, ctx, k);
 }
 
 static lua_transfer *check_transfer(lua_State *L)

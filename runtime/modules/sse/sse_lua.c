@@ -84,16 +84,16 @@ static int l_sse_feed(lua_State *L)
     return 2;
 }
 
-/* reader:take(now, bytes or nil) -> the next event of these bytes, or of what is left of those
- * given before, and whether there is more to take; nil: all was read; false: too large, now and
- * later */
+/* reader:take(bytes) -> the next event of these bytes, and whether there is more to take; nil: all
+ * was read; false: too large, now and later. take(nil, at): of what is left of those given before,
+ * with their stamp */
 static int l_sse_take(lua_State *L)
 {
-    enum { BYTES = 3 };
+    enum { BYTES = 2 };
     sl_sse_reader *self = check_sse_reader(L);
-    lua_Number now = luaL_checknumber(L, 2);
     size_t size;
     const char *bytes = luaL_optlstring(L, BYTES, NULL, &size);
+    lua_Number now = bytes ? (lua_Number)sl_now_running(L) / 1e6 : luaL_checknumber(L, 3);
     lua_settop(L, BYTES);
     /* an error may have come between reading some bytes and keeping them */
     if (bytes)
