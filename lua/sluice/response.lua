@@ -58,17 +58,16 @@ end
 ---@param fields { status: integer, reason?: string, headers?: table|function, body?: string, read?: fun(): (string?, table?), close?: fun() } `read` gives the next piece, nil at the end, or nil and err; it may wait
 ---@return sluice.Response
 function response.new(fields)
+  local is_lazy = type(fields.headers) == "function"
   return setmetatable({
     status = fields.status,
     reason = fields.reason or "",
-    headers = type(fields.headers) ~= "function" and as_headers(fields.headers) or nil,
-    _later = type(fields.headers) == "function" and { headers = fields.headers } or nil,
+    headers = not is_lazy and as_headers(fields.headers) or nil,
+    _later = { headers = is_lazy and fields.headers or nil, read = fields.read, close = fields.close },
     _whole = fields.read == nil and (fields.body or ""), -- false, so that no metamethod is asked
     _ended = false,
+    _closed = false,
     _handle = false,
-    _read = fields.read,
-    _close = fields.close or false,
-    _keeps_time = false,
   }, metatable)
 end
 
@@ -92,8 +91,8 @@ end
 ---@return sluice.Response
 function response.streamed(status, handle, later, record)
   return setmetatable({
-    status = status, _whole = false, _ended = false, _handle = handle, _read = later.read,
-    _close = later.close, _keeps_time = later.keeps_time or false, _later = later, _record = record,
+    status = status, _whole = false, _ended = false, _closed = false, _handle = handle, _later = later,
+    _record = record,
   }, metatable)
 end
 
@@ -115,7 +114,7 @@ end
 
 -- For a body that knows nothing of time.
 local function read_within(self, seconds)
-  local piece, err = task.timeout(seconds, self._read, self._handle, self)
+  local piece, err = task.timeout(seconds, self._later.read, self._handle, self)
   if not piece and errors.is(err) and err.limit == "task.timeout" then err = response.late(seconds) end
   return piece, err
 end
@@ -132,9 +131,10 @@ function methods.read(self, seconds)
     return whole
   end
   if self._ended then return nil, self._failure end
+  local later = self._later
   local piece, err
-  if not seconds or self._keeps_time then
-    piece, err = self._read(self._handle, self, seconds)
+  if not seconds or later.keeps_time then
+    piece, err = later.read(self._handle, self, seconds)
   else
     piece, err = read_within(self, seconds)
   end
@@ -226,8 +226,9 @@ end
 
 ---Lets go of the connection. What was read stays. Idempotent, never waits.
 function methods.close(self)
-  local close = self._close
-  self._close, self._ended = false, true
+  if self._closed ~= false then return end -- nil: all of it was there from the start
+  self._closed, self._ended = true, true
+  local close = self._later.close
   if close then close(self._handle) end
 end
 

@@ -175,17 +175,10 @@ local function patience(self)
   return limit, left > 0 and left or 0
 end
 
--- The next event, for which more bytes are needed.
-local function wait_for_event(self)
-  local events = self._events
-  local limit, left = patience(self)
-  local event, err = events:wait(left < huge and left or nil)
-  if event then
-    self._waited = self._waited + events.fed - events.began
-    return event
-  end
+-- Why no event came within the limit.
+local function name_wait(self, err, limit)
   local is_ours = errors.is(err) and err.limit == "idle" and err.operation == nil
-  return nil, is_ours and late(self, limit) or err and name_error(self, err)
+  return is_ours and late(self, limit) or err and name_error(self, err)
 end
 
 -- ---- chunks ----
@@ -254,7 +247,15 @@ local function read_chunk(self)
   while true do
     local event, err
     if events.has_more then event = events:ready() end
-    if event == nil then event, err = wait_for_event(self) end
+    if event == nil then
+      local limit, left = patience(self)
+      event, err = events:wait(left < huge and left or nil)
+      if event then
+        self._waited = self._waited + events.fed - events.began
+      else
+        err = name_wait(self, err, limit)
+      end
+    end
     if not event then
       if event == false then err = name_error(self, select(2, events:next())) end
       if err then return finish(self, err) end
