@@ -12,7 +12,7 @@ local report, task, traffic = sluice.report, sluice.task, sluice.traffic
 
 local given, refuse = sluice.arguments.read {
   about = "Which version is better, from a log of requests.",
-  { "LOG", "a SQLite file that ends in .db, or CATALOG.SCHEMA.TABLE; without it, a table of its own" },
+  { "LOG", "a SQLite file that ends in .db, or CATALOG.SCHEMA.TABLE; in an emulator one of its own" },
   { "CONTROL", "the version that the others are compared with", default = "1" },
   { "DAYS", "that the report goes back", type = "number", default = 7 },
   { "PAGE.html", "gets the report with plots" },

@@ -9,7 +9,7 @@ local cache, layers, task = sluice.cache, sluice.layers, sluice.task
 
 local given, refuse = sluice.arguments.read {
   about = "Asks the same things again and again, and pays for each once.",
-  { "ENDPOINT", "who is asked; without it, one of its own" },
+  { "ENDPOINT", "who is asked; in an emulator, without it, one of its own" },
   { "ROUNDS", "how often", type = "count", default = 3 },
   { "--redis URL", "keeps answers there, for all processes" },
 }

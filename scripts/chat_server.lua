@@ -11,7 +11,7 @@ local health, json, layers, web = sluice.health, sluice.json, sluice.layers, slu
 
 local given, bad_usage = sluice.arguments.read {
   about = "A chat over a serving endpoint: a page at /, and what it talks to.",
-  { "ENDPOINT", "who answers; without it, an endpoint of its own" },
+  { "ENDPOINT", "who answers; in an emulator, without it, an endpoint of its own" },
   { "--listen HOST:PORT", "port 0: a free one", default = "127.0.0.1:8080" },
 }
 

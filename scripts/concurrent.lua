@@ -11,7 +11,7 @@ local json, layers, task = sluice.json, sluice.layers, sluice.task
 
 local given, refuse = sluice.arguments.read {
   about = "Asks an endpoint each line of standard input; prints a JSON line for each, in their order.",
-  { "ENDPOINT", "who is asked; without it, one of its own, and questions of its own" },
+  { "ENDPOINT", "who is asked; in an emulator, without it, one of its own, and questions of its own" },
   { "CONCURRENCY", "requests at a time", type = "count", default = 8 },
 }
 local name = given.endpoint

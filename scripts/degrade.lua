@@ -9,7 +9,7 @@ local layers, task, transports = sluice.layers, sluice.task, sluice.transports
 
 local given, refuse = sluice.arguments.read {
   about = "Asks on while the best endpoint is down.",
-  { "ENDPOINT", "the best one; without both, two of its own that fail for a while" },
+  { "ENDPOINT", "the best one; in an emulator, without both, two of its own that fail for a while" },
   { "CHEAPER_ENDPOINT", "asked where it fails" },
 }
 local best, cheaper = given.endpoint, given.cheaper_endpoint

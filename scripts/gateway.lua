@@ -13,7 +13,7 @@ local registry, wanted = sluice.metrics.registry(), {}
 
 local given, bad_usage = sluice.arguments.read {
   about = "An OpenAI-compatible gateway over serving endpoints.",
-  { "MODEL=ENDPOINT[,FALLBACK]...", "what callers ask for, and who answers; without it, one of its own" },
+  { "MODEL=ENDPOINT[,FALLBACK]...", "what callers ask for, and who answers; in an emulator one of its own" },
   { "--listen HOST:PORT", "port 0: a free one", default = "127.0.0.1:8080" },
   { "--keys FILE", "a line NAME KEY for each caller; without it anyone may ask" },
   { "--capture DB", "a SQLite file, gets a row for each request" },

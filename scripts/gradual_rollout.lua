@@ -13,7 +13,7 @@ local rollout, task, traffic = sluice.rollout, sluice.task, sluice.traffic
 
 local given, refuse = sluice.arguments.read {
   about = "Gives a new version the traffic step by step, and takes it back by itself where it is worse.",
-  { "ENDPOINT", "with two versions of a model; without it, one of its own" },
+  { "ENDPOINT", "with two versions of a model; in an emulator, without it, one of its own" },
   { "CANDIDATE", "the name of the new one" },
   { "TABLE", "the endpoint's inference table" },
   { "--seconds S", "that each step is looked at: longer than rows take to come (3600)", type = "seconds" },

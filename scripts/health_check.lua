@@ -11,7 +11,7 @@ local health, task = sluice.health, sluice.task
 
 local given, refuse = sluice.arguments.read {
   about = "Whether endpoints are well, a line for each.",
-  { "ENDPOINT...", "who is looked at; without any, two of its own" },
+  { "ENDPOINT...", "who is looked at; in an emulator, without any, two of its own" },
   { "--probe", "asks the models for a token, too" },
   { "--timeout SECONDS", "of each look", type = "seconds", default = 10 },
   notes = "Exit status: 0 all are well, 3 one is not.",

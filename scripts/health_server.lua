@@ -11,7 +11,7 @@ local health, log, web = sluice.health, sluice.log, sluice.web
 
 local given, refuse = sluice.arguments.read {
   about = "Tells load balancers and monitors whether endpoints are well: /health, /ready and /live.",
-  { "ENDPOINT...", "who is looked at; without any, an endpoint of its own" },
+  { "ENDPOINT...", "who is looked at; in an emulator, without any, an endpoint of its own" },
   { "--listen HOST:PORT", "port 0: a free one", default = "127.0.0.1:8080" },
   { "--every SECONDS", "between two looks", type = "seconds", default = 30 },
   { "--drain SECONDS", "that it is alive but not ready after SIGTERM", type = "seconds", default = 5 },

@@ -12,7 +12,7 @@ local layers, log = sluice.layers, sluice.log
 
 local given, refuse = sluice.arguments.read {
   about = "Asks an endpoint with structured logging.",
-  { "ENDPOINT", "who is asked; without it, one of its own" },
+  { "ENDPOINT", "who is asked; in an emulator, without it, one of its own" },
   { "QUESTION..." },
   { "--file PATH", "gets the log instead of standard error" },
   { "--content", "logs prompts and answers too: mind who reads the log" },

@@ -9,7 +9,7 @@ local layers, meta = sluice.layers, sluice.meta
 
 local given, refuse = sluice.arguments.read {
   about = "Asks an endpoint once, and tries again what may be mended by it.",
-  { "ENDPOINT", "who is asked; without it, one of its own that fails three times" },
+  { "ENDPOINT", "who is asked; in an emulator, without it, one of its own that fails three times" },
   { "QUESTION", default = "What is a sluice?" },
 }
 local name, transport = given.endpoint, nil

@@ -9,7 +9,7 @@ local layers, task = sluice.layers, sluice.task
 
 local given, refuse = sluice.arguments.read {
   about = "Asks an endpoint within limits of time, and says which of them was over.",
-  { "ENDPOINT", "who is asked; without it, one of its own that keeps silent twice" },
+  { "ENDPOINT", "who is asked; in an emulator, without it, one of its own that keeps silent twice" },
   { "SECONDS", "until the answer begins", type = "seconds", default = 30 },
 }
 local name, seconds = given.endpoint, given.seconds

@@ -9,7 +9,7 @@ local layers, task, transports = sluice.layers, sluice.task, sluice.transports
 
 local given, refuse = sluice.arguments.read {
   about = "Asks an endpoint many things without running into its rate limit.",
-  { "ENDPOINT", "who is asked; without it, one of its own" },
+  { "ENDPOINT", "who is asked; in an emulator, without it, one of its own" },
   { "QUESTIONS", "how many", type = "count", default = 40 },
 }
 local name, count = given.endpoint, given.questions

@@ -9,7 +9,7 @@ local layers = sluice.layers
 
 local given, refuse = sluice.arguments.read {
   about = "Tells a story as it is made: the text on standard output, the figures on standard error.",
-  { "ENDPOINT", "who is asked; without it, one of its own" },
+  { "ENDPOINT", "who is asked; in an emulator, without it, one of its own" },
   { "QUESTION", default = "Tell me a story about a river and a mill." },
 }
 local name = given.endpoint

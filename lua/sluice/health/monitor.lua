@@ -61,11 +61,16 @@ local function is_open(row)
   return type(breaker) == "table" and breaker.state == "open"
 end
 
+-- Finer than this it is the clock's noise.
+local function to_microseconds(seconds)
+  return seconds and math.floor(seconds * 1e6 + 0.5) / 1e6
+end
+
 local function view(row)
   local shown = {
     endpoint = row.name, status = row.status, ready = row.ready, state = row.state, error = row.error,
-    kind = row.kind, source = row.source, latency = row.latency,
-    age = row.known_at and task.now() - row.known_at or nil,
+    kind = row.kind, source = row.source, latency = to_microseconds(row.latency),
+    age = to_microseconds(row.known_at and task.now() - row.known_at or nil),
   }
   local cooling = available_in(row)
   if cooling > 0 then shown.cooling = cooling end
