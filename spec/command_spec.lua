@@ -336,5 +336,21 @@ describe("sluice without a script, from a pipe", function()
       local result = typed("#sluice.workspace().serving_endpoints:list()\n", "--emulator")
       assert.same({ "0\n", "" }, { result.out, result.err })
     end)
+
+    it("has the emulator for clients of OpenAI's API too", function()
+      local script = [[
+        local sluice = require "sluice"
+        local served = { { entity_name = "main.demo.echo", entity_version = "1", workload_size = "Small" } }
+        assert(sluice.workspace()).serving_endpoints:create_and_wait {
+          name = "e", config = { served_entities = served } }
+        local messages = { { role = "user", content = "hi" } }
+        local answer = assert(sluice.openai { model = "e" }:query { messages = messages })
+        print(answer.choices[1].message.content)]]
+      local result = support.with_file(script, function(path)
+        local command = "OPENAI_API_KEY=mine %s --emulator %s"
+        return support.shell(command:format(support.quote(support.binary), path))
+      end)
+      assert.same({ "hi\n", "" }, { result.out, result.err })
+    end)
   end
 end)

@@ -244,6 +244,7 @@ local function run_with_emulator(words, at)
   local server <close> = assert(emulator:listen "127.0.0.1:0")
   local own = require("sluice.auth.config").only("http://" .. server.address, emulator.token)
   own.DATABRICKS_WAREHOUSE_ID = "emulator" -- any is right
+  own.OPENAI_BASE_URL, own.OPENAI_API_KEY = server.url .. "/serving-endpoints", emulator.token
   require("sluice.settings").set(own)
   if not words[at] then return run_repl(", the emulator is at http://" .. server.address) end
   return run_script(words, at)
