@@ -74,6 +74,12 @@ describe("scripts/gateway.lua", function()
     end)
   end)
 
+  local function rows_of(path)
+    local db <close> = assert(require("sluice.sqlite").open(path))
+    return db:query [[SELECT status_code, input_tokens, output_tokens, error_kind, request,
+      request_metadata FROM inference_log ORDER BY rowid]] or {}
+  end
+
   it("writes a row for each request", function()
     if not support.has "sqlite" then return pending "this build has no sqlite" end
     support.with_file("", function(path)
@@ -84,15 +90,14 @@ describe("scripts/gateway.lua", function()
       end, "--capture " .. path .. " m=some", function(url)
         ask(url, { json = { model = "m", messages = {} } })
         ask(url, { json = { model = "m", messages = {}, fails = true } })
+        -- told to end, the program writes what is left; lua5.4 does not
+        if support.is_rock then fixture.eventually(function() return #rows_of(path) == 2 end) end
       end)
-      local db <close> = assert(require("sluice.sqlite").open(path))
-      local rows = assert(db:query [[SELECT status_code, input_tokens, output_tokens, error_kind, request,
-        request_metadata FROM inference_log ORDER BY rowid]])
       local metadata = '{"endpoint_name":"some","model_name":"%s"}'
       assert.same({
         { status_code = 200, input_tokens = 3, output_tokens = 4, request_metadata = metadata:format "m-1" },
         { status_code = 400, error_kind = "BadRequest", request_metadata = metadata:format "m" },
-      }, rows)
+      }, rows_of(path))
       for _, suffix in ipairs { "-wal", "-shm" } do os.remove(path .. suffix) end
     end)
   end)

@@ -11,7 +11,7 @@ local WANTED <const> = 10000
 local SLOW <const> = os.getenv "SLUICE_SLOW" ~= nil
 
 -- For whom to connect in, and to be told nothing: longer than it takes to connect, even when busy.
-local HEAD_TIME <const> = SLOW and 20 or 1.5
+local HEAD_TIME <const> = SLOW and 20 or 3
 
 -- A process of its own, for its descriptors are counted by themselves. After its arguments it says how
 -- many have connected, and how many the server has ended in order and without a byte.
