@@ -151,6 +151,16 @@ support.about_program(describe, pending)("sluice bundle", function()
     assert.are.equal("", shell("ls chain 2>/dev/null").out)
   end)
 
+  it("says how a module is found that lies beside the script", function()
+    shell "mkdir -p beside/inner && echo 'return 7' >beside/inner/init.lua"
+    write("beside/app.lua", "require 'inner'\n")
+    local result = make "beside/app.lua -o found"
+    assert.are.equal(1, result.status)
+    local template = result.err:match "\n  it is beside the script: %-%-path '(.-)' finds it\n$"
+    assert.are.equal("beside/?/init.lua", template)
+    assert.are.equal(0, make("beside/app.lua -o found --path " .. quote(template)).status)
+  end)
+
   it("tells of names that are computed, and takes them by --module", function()
     write("computed.lua", 'local name = "b"\nprint(require("other." .. name))\n')
     shell "mkdir -p elsewhere/other && echo 'return 7' >elsewhere/other/b.lua"

@@ -34,6 +34,13 @@ describe("sluice(1)", function()
     assert.is_true(count > 30)
   end)
 
+  it("says -h for --help of each command too, as they understand it", function()
+    for command in support.sluice("--help").out:gmatch "\n%s+sluice (%l+)" do
+      local result = support.sluice(command, "-h")
+      assert.same({ 0, support.sluice(command, "--help").out }, { result.status, result.out })
+    end
+  end)
+
   it("names no option that --help does not", function()
     local usage = all_usage()
     for line in support.read_file("docs/sluice.1"):gmatch "\n%.TP\n([^\n]*)" do

@@ -72,6 +72,17 @@ local function add_wanted(walk, unit, parent)
   end
 end
 
+-- What finds a module that lies beside the script while the command runs in another folder.
+local function hint(walk, name)
+  local folder = walk.script:match "^(.*/)" or ""
+  for _, template in ipairs { folder .. "?.lua", folder .. "?/init.lua" } do
+    if package.searchpath(name, template) then
+      return ("\n  it is beside the script: --path '%s' finds it"):format(template)
+    end
+  end
+  return ""
+end
+
 local function note_absent(walk, wanted, tried)
   local code = find_machine_code(wanted.name)
   if code then
@@ -80,7 +91,8 @@ local function note_absent(walk, wanted, tried)
     return true
   end
   if not wanted.is_optional then
-    return nil, ("module '%s' not found:\n\t%s%s"):format(wanted.name, tried, chain_of(wanted))
+    local message = "module '%s' not found:\n\t%s%s%s"
+    return nil, message:format(wanted.name, tried, chain_of(wanted), hint(walk, wanted.name))
   end
   table.insert(walk.notes, ("%s:%d: module '%s' not found, left out: its require is in a pcall")
     :format(wanted.by, wanted.line, wanted.name))
@@ -114,7 +126,7 @@ function collect.run(script, extra, path)
   local main, reason = compile(script)
   if not main then return nil, reason, {} end
   main.name = script
-  local walk = { path = path, wanted = {}, seen = {}, modules = {}, notes = {} }
+  local walk = { script = script, path = path, wanted = {}, seen = {}, modules = {}, notes = {} }
   add_wanted(walk, main, nil)
   for _, name in ipairs(extra) do table.insert(walk.wanted, { name = name }) end
   local at = 1

@@ -66,7 +66,7 @@ end
 local function read_arguments(words)
   local settings, index = { modules = {}, path = {}, data = {}, names = {} }, 1
   while index <= #words do
-    if words[index] == "--help" then return { help = true } end
+    if words[index] == "--help" or words[index] == "-h" then return { help = true } end
     local step, problem = read_argument(settings, words[index], words[index + 1])
     if not step then return nil, problem end
     index = index + step

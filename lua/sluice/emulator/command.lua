@@ -126,7 +126,7 @@ local function read_arguments(arguments)
   while index <= #arguments do
     local name, value = arguments[index]:match("^(%-%-[%w-]+)=(.*)$")
     name = name or arguments[index]
-    if name == "--help" then return { help = true } end
+    if name == "--help" or name == "-h" then return { help = true } end
     local is_switch = name == "--no-retry-after"
     if not readers[name] and not is_switch then return nil, "unknown argument " .. name end
     if not value and not is_switch then
