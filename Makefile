@@ -293,9 +293,9 @@ LIBRARIES ?= lib
 STAGE = $(BUILD)/stage
 DOCUMENTS = $(STAGE)/share/doc/sluice
 
-# All that is installed, as it is below PREFIX.
+# All that is installed, as it is below PREFIX; whatever the umask is, all may read it.
 .PHONY: stage
-stage: all docs
+stage: all
 	rm -rf $(STAGE)
 	install -d $(STAGE)/bin $(STAGE)/include $(STAGE)/$(LIBRARIES)/pkgconfig $(STAGE)/share/man/man1 \
 	  $(STAGE)/share/sluice $(DOCUMENTS)/docs $(DOCUMENTS)/examples
@@ -305,19 +305,23 @@ stage: all docs
 	install -m 755 $(BUILD)/libsluice.so $(STAGE)/$(LIBRARIES)/libsluice.so.0
 	ln -s libsluice.so.0 $(STAGE)/$(LIBRARIES)/libsluice.so
 	install -m 644 docs/sluice.1 $(STAGE)/share/man/man1/sluice.1
-	cp -R $(BUILD)/types $(STAGE)/share/sluice/types
+	$(LUA) tools/types.lua $(STAGE)/share/sluice/types lua
 	install -m 644 README.md CHANGELOG.md LICENSE $(DOCUMENTS)
 	install -m 644 docs/*.md $(DOCUMENTS)/docs
-	cp -R $(BUILD)/docs/reference $(DOCUMENTS)/docs/reference
+	$(LUA) tools/pages.lua $(DOCUMENTS)/docs/reference lua
 	install -m 644 scripts/* runtime/examples/* $(DOCUMENTS)/examples
-	printf '%s\n' 'prefix=$(PREFIX)' 'Name: sluice' 'Description: model endpoints from Lua, embeddable' \
+	printf '%s\n' 'prefix=$(abspath $(PREFIX))' 'Name: sluice' 'Description: model endpoints from Lua, embeddable' \
 	  'Version: $(VERSION)' 'Requires.private: libcurl $(if $(REDIS_LIBS),hiredis )$(if $(SQLITE_LIBS),sqlite3 )libssl libcrypto libcares lua5.4' \
 	  'Libs: -L$${prefix}/$(LIBRARIES) -lsluice' \
 	  'Libs.private: -lev -lm -ldl -pthread' 'Cflags: -I$${prefix}/include' \
 	  > $(STAGE)/$(LIBRARIES)/pkgconfig/sluice.pc
+	chmod -R u=rwX,go=rX $(STAGE)
 
-install: stage
-	@tools/install.sh $(STAGE) '$(DESTDIR)$(PREFIX)'
+# `sudo make install` leaves nothing of root's in the clone: what `make all` built is staged elsewhere.
+install: all
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  $(MAKE) --no-print-directory -s stage STAGE="$$folder/stage" && \
+	  tools/install.sh "$$folder/stage" '$(DESTDIR)$(PREFIX)'
 
 uninstall:
 	@tools/uninstall.sh '$(DESTDIR)$(PREFIX)'

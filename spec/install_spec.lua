@@ -116,6 +116,14 @@ describe("an installed libsluice", function()
     assert.are.equal(0, support.shell(script).status)
   end)
 
+  it("may go to a folder by a relative path, and is for all to read whatever the umask is", function()
+    output("mkdir -p %s/from/share && touch %s/from/share/file", stage, stage)
+    output("here=$PWD; cd %s && umask 077 && $here/tools/install.sh from to", stage)
+    assert.are.equal("755\n644\n", output("cd %s/to && stat -c %%a share share/sluice/manifest", stage))
+    output("here=$PWD; cd %s && $here/tools/uninstall.sh to", stage)
+    assert.are.equal("", output("ls %s/to 2>/dev/null || :", stage))
+  end)
+
   it("is taken away again, with what an earlier version had, and nothing else", function()
     local root = stage .. "/again"
     output("mkdir -p %s/lib %s/stage/share %s/stage/lib/old", root, stage, stage)

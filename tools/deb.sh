@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Makes a Debian package of a staged tree: tools/deb.sh STAGE VERSION FOLDER
 set -eu
+umask 022
 stage=$1
 version=$2
 folder=$3

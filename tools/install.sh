@@ -4,8 +4,10 @@
 #
 #     tools/install.sh STAGE ROOT        ROOT is $DESTDIR$PREFIX
 set -eu
+umask 022 # whoever installs, all may read it
 stage=$1
 root=$2
+case $root in /*) ;; *) root=$PWD/$root ;; esac
 manifest=$root/share/sluice/manifest
 new=$(mktemp)
 trap 'rm -f "$new"' EXIT

@@ -5,6 +5,7 @@
 #     tools/uninstall.sh ROOT            ROOT is $DESTDIR$PREFIX
 set -eu
 root=$1
+case $root in /*) ;; *) root=$PWD/$root ;; esac
 manifest=$root/share/sluice/manifest
 if [ ! -f "$manifest" ]; then
 	echo "nothing of Sluice is installed in $root: there is no $manifest" >&2
