@@ -115,6 +115,9 @@ describe("a batch that is killed", function()
       assert.is_true(asked_again <= kills * 8, asked_again) -- what was in flight
       assert.is_true(got_again <= kills * 8, got_again) -- killed between the answer and its line
       local summary, all = json.decode(result.out), json.decode(whole.out)
+      local resumed = summary.tokens.resumed
+      assert.is_true(resumed > 0 and resumed <= all.tokens.total)
+      all.tokens.resumed = resumed
       assert.same({ all.ok, all.failed, all.errors, all.tokens, true },
         { summary.ok, summary.failed, summary.errors, summary.tokens, summary.complete })
     end)
