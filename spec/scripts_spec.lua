@@ -29,8 +29,9 @@ end)
 
 describe("each script", function()
   it("tells how it is used, and takes no option that it does not know", function()
-    local paths = support.shell("ls scripts/*.lua").out
+    local paths, listed = support.shell("ls scripts/*.lua").out, support.read_file "docs/scripts.md"
     for path in paths:gmatch "%C+" do
+      assert.is_truthy(listed:find("(../" .. path .. ")", 1, true), path .. " is not in docs/scripts.md")
       local usage = "usage: sluice " .. path:match "[^/]*$"
       local result = support.sluice(path, "--help")
       assert.same({ 0, "", usage }, { result.status, result.err, result.out:sub(1, #usage) }, path)
