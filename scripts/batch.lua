@@ -41,6 +41,9 @@ for _, name in ipairs { "endpoint", "input", "output" } do
   if not given[name] then refuse("--" .. name .. " is missing") end
 end
 
+local found, wrong = workspace.serving_endpoints:get(given.endpoint)
+if not found and wrong:is "ResourceDoesNotExist" then refuse(wrong.message) end -- else each row would say so
+
 -- For `sluice top` and Prometheus.
 local function serve_metrics(registry)
   local app = sluice.web.app()

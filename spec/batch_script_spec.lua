@@ -57,6 +57,17 @@ support.needing("server", describe, pending)("scripts/batch.lua", function()
     end)
   end)
 
+  it("asks nothing where there is no such endpoint", function()
+    with_folder(function(folder)
+      write_file(folder .. "in", '{"prompt":"a"}\n')
+      local result = support.sluice("--emulator", "scripts/batch.lua", "--endpoint", "nowhere",
+        "--input", folder .. "in", "--output", folder .. "out")
+      assert.same({ 2, "" }, { result.status, result.out })
+      assert.matches("batch.lua: Endpoint with name 'nowhere' does not exist.\nusage: ", result.err)
+      assert.is_nil(io.open(folder .. "out"))
+    end)
+  end)
+
   it("says how it is used", function()
     for _, words in ipairs { { "--endpoint", "e" }, { "--what" }, { "--concurrency", "x" }, { "--input" } } do
       local result = support.sluice("--emulator", "scripts/batch.lua", table.unpack(words))
