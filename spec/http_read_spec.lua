@@ -49,4 +49,44 @@ describe("reading a streamed answer", function()
       assert.are.equal(body, res:text())
     end
   end)
+
+  -- Begins its answer before it has read the body, or after, and says in the end what the body was.
+  local function serve_early(size, reads_first)
+    return helper.serve(function(connection)
+      for _ = 1, 2 do
+        local head, body = "", nil
+        while not head:find("\r\n\r\n", 1, true) do head = head .. assert(connection:read()) end
+        if reads_first then _, body = helper.read_request(connection, head) end
+        connection:write "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        task.sleep(0.05)
+        if not reads_first then _, body = helper.read_request(connection, head) end
+        local said = body == ("y"):rep(size) and "same" or "other"
+        connection:write(("%x\r\n%s\r\n0\r\n\r\n"):format(#said, said))
+      end
+    end)
+  end
+
+  it("lets go of the request's body once it was sent", function()
+    local size = 4 << 20
+    local server = serve_early(size, true)
+    collectgarbage()
+    collectgarbage()
+    local before = collectgarbage "count"
+    local res = assert(client:request { url = server.base, body = ("y"):rep(size), stream = true })
+    collectgarbage()
+    assert.is_true(collectgarbage "count" - before < size / 1024 * 1.5) -- the server's own
+    assert.are.equal("same", res:text())
+  end)
+
+  it("keeps it until then, though the answer has begun", function()
+    local size = 16 << 20 -- more than the sockets take
+    local server = serve_early(size)
+    for _ = 1, 2 do
+      local res = assert(client:request { url = server.base, body = ("y"):rep(size), stream = true })
+      collectgarbage()
+      local other = ("z"):rep(size) -- where it was
+      assert.are.equal("same", res:text())
+      assert.are.equal(size, #other)
+    end
+  end)
 end)

@@ -291,7 +291,7 @@ function methods:next()
   if ahead then
     local entry = ahead[ahead.first]
     ahead[ahead.first], ahead.first = nil, ahead.first + 1
-    if ahead.first > ahead.last then self._ahead = nil end
+    if ahead.first > ahead.last then self._ahead = false end
     return entry[1], entry[2], entry[3]
   end
   if self._ended then return nil, self._failure end
@@ -300,7 +300,7 @@ end
 
 ---Lets go of the response. Idempotent, never waits.
 function methods:close()
-  self._ahead, self._ended = nil, true
+  self._ahead, self._ended = false, true
   self._res:close()
 end
 
@@ -369,6 +369,7 @@ function chat.new(res, call)
     _is_last = false,
     _is_done = false,
     _ended = false,
+    _ahead = false, -- what begin() has read
   }, metatable)
 end
 

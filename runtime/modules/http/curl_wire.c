@@ -299,6 +299,15 @@ static void curl_wire_resume(sl_http_wire *base, sl_http_transfer *transfer)
         curl_complete(handle, code);
 }
 
+static bool curl_wire_has_sent(sl_http_wire *base, const sl_http_transfer *transfer)
+{
+    (void)base;
+    const sl_curl_handle *handle = transfer->wire;
+    curl_off_t sent = 0;
+    curl_easy_getinfo(handle->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
+    return sent >= 0 && (uint64_t)sent >= transfer->request_body_size;
+}
+
 static size_t curl_wire_count(sl_http_wire *base)
 {
     return sl_curl_census_count(&((sl_curl_wire *)base)->census);
@@ -399,6 +408,7 @@ sl_http_wire *sl_http_curl_open(sl_core *core, const sl_http_engine_options *opt
         .start = curl_wire_start,
         .stop = curl_wire_stop,
         .resume = curl_wire_resume,
+        .has_sent = curl_wire_has_sent,
         .count = curl_wire_count,
         .warm_up = curl_wire_warm_up,
         .close = curl_wire_close,

@@ -227,8 +227,8 @@ void sl_http_transfer_stop(sl_http_transfer *transfer);
 /** Makes one that is over fit for another start. */
 void sl_http_transfer_reset(sl_http_transfer *transfer);
 /** The owner needs `head` no more: of a stream, which may stay for hours, it is freed, and so is
- * what the request was made of. */
-void sl_http_transfer_head_taken(sl_http_transfer *transfer);
+ * what the request was made of. True when the request's `body` is needed no more, either. */
+bool sl_http_transfer_head_taken(sl_http_transfer *transfer);
 /** Bytes of `body` were taken by the owner; lets a paused read side go on. */
 void sl_http_transfer_taken(sl_http_transfer *transfer, size_t size);
 /** A reader waits for more until then, microseconds as of sl_now; 0: for as long as it takes. Past

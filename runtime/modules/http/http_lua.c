@@ -258,7 +258,10 @@ static int transfer_answer(lua_State *L, int status, lua_KContext ctx)
     lua_pushinteger(L, transfer->status);
     sl_http_push_record(L, transfer);
     if (transfer->streamed) {
-        sl_http_transfer_head_taken(transfer);
+        if (sl_http_transfer_head_taken(transfer)) {
+            lua_pushnil(L);
+            lua_setiuservalue(L, (int)ctx, 1);
+        }
         lua_pushvalue(L, (int)ctx);
         return 3;
     }

@@ -321,14 +321,20 @@ void sl_http_transfer_reset(sl_http_transfer *transfer)
     sl_http_list_move(transfer, &engine->finished);
 }
 
-void sl_http_transfer_head_taken(sl_http_transfer *transfer)
+bool sl_http_transfer_head_taken(sl_http_transfer *transfer)
 {
     if (!transfer->head_complete || !transfer->streamed)
-        return;
+        return false;
     http_buffer_fini(transfer->engine, &transfer->head);
     /* where the answer is another one, libcurl may send the request again */
-    if (transfer->status / 100 == 2)
-        http_buffer_fini(transfer->engine, &transfer->lines);
+    if (transfer->status / 100 != 2)
+        return false;
+    http_buffer_fini(transfer->engine, &transfer->lines);
+    sl_http_wire *wire = transfer->engine->wire;
+    if (transfer->wire && !wire->has_sent(wire, transfer))
+        return false; /* a server may answer before it has read it */
+    transfer->request_body = NULL;
+    return true;
 }
 
 static void http_feed_upload(sl_http_transfer *transfer)

@@ -17,6 +17,8 @@ struct sl_http_wire {
     void (*stop)(sl_http_wire *wire, sl_http_transfer *transfer);
     /** The read side was paused and may go on, or there is more of an upload. */
     void (*resume)(sl_http_wire *wire, sl_http_transfer *transfer);
+    /** Whether all of the request's body was sent, so that it is read no more. */
+    bool (*has_sent)(sl_http_wire *wire, const sl_http_transfer *transfer);
     /** Connections open now. */
     size_t (*count)(sl_http_wire *wire);
     /** Does now what the first TLS connection would. */
