@@ -212,6 +212,7 @@ describe("endpoints.databricks", function()
       { {}, { timout = 5 }, 'unknown option "timout" %(did you mean "timeout"' },
       { {}, { timeout = { totl = 5 } }, 'timeout: unknown option "totl"' },
       { {}, { request_id = 5 }, 'option "request_id" must be a string' },
+      { {}, { request_id = "r\r\nx: y" }, 'option "request_id" must be a string without control' },
     } do
       local ok, message = pcall(function() endpoint:query(case[1], case[2]) end)
       assert.is_false(ok)

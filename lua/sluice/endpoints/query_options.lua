@@ -3,7 +3,7 @@
 
 ---@class sluice.QueryOptions
 ---@field timeout? number|sluice.Timeout seconds
----@field request_id? string sent as X-Request-Id
+---@field request_id? string sent as X-Request-Id; without control characters
 ---@field served_model? string asks one served model of the endpoint instead of the routes' choice
 ---@field cache? "no-store"|"refresh"|"only-if-cached"|{ max_age: number } read by layers.cache
 ---@field probe? boolean a look at whether the endpoint is well: not tried again, not hedged, not answered by another endpoint
@@ -13,7 +13,9 @@
 ---@type sluice.OptionSpec
 local query_options = {
   timeout = "table|number?",
-  request_id = "string?",
+  request_id = function(value)
+    return type(value) == "string" and not value:find "%c", "a string without control characters"
+  end,
   served_model = "string?",
   cache = "any?",
   probe = "boolean?",
