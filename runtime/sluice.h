@@ -27,15 +27,18 @@
  *
  * What holds for all functions
  *   Results    0 or more is success, less than 0 an enum sluice_err. What failed has changed
- * nothing unless it says so. Threads    On another thread than the one that made the handle they
- * refuse: SLUICE_ETHREAD. A host with workers leaves results where the handle's thread finds them,
- * and calls sluice_wake(). Callbacks  Each is called inside a call of the host's on the same
- * handle: from sluice_pump() and sluice_delete() all of them; from sluice_wait(), sluice_spawn(),
- * sluice_cancel(), sluice_ready() and sluice_warm_up() where their paragraphs say so. No call is
- *              re-entrant: in a callback the functions of the handle refuse with SLUICE_EBUSY, but
- *              for sluice_wake(), sluice_interrupt(), sluice_complete(), sluice_fail(),
- *              sluice_watch(), and sluice_delete(), which then takes effect at the end of the call
- *              that called back. A callback must return: no longjmp, no C++ exception.
+ *              nothing unless it says so.
+ *   Threads    On another thread than the one that made the handle they refuse: SLUICE_ETHREAD. A
+ *              host with workers leaves results where the handle's thread finds them, and calls
+ *              sluice_wake().
+ *   Callbacks  Each is called inside a call of the host's on the same handle: from sluice_pump()
+ *              and sluice_delete() all of them; from sluice_wait(), sluice_spawn(),
+ *              sluice_cancel(), sluice_ready() and sluice_warm_up() where their paragraphs say so.
+ *              No call is re-entrant: in a callback the functions of the handle refuse with
+ *              SLUICE_EBUSY, but for sluice_wake(), sluice_interrupt(), sluice_complete(),
+ *              sluice_fail(), sluice_watch(), and sluice_delete(), which then takes effect at the
+ *              end of the call that called back. A callback must return: no longjmp, no C++
+ *              exception.
  *   Pointers   Those that the host gives are its own again after the call, but for what is in
  *              sluice_options and the `user` of callbacks; those that it gets hold as long as the
  *              paragraph says. A handle is not to be used after sluice_delete().
@@ -339,7 +342,7 @@ SLUICE_API int sluice_wait(sluice *s, long timeout_us);
 /**
  * Does at once what the first requests would do one by one: loads the modules of the library that
  * most programs need and, where the instance may connect, makes the shared HTTP client with its TLS
- * context and reads the file of authorities. Blocks for about 50 ms; frames after it hold their
+ * context and reads the file of authorities. Blocks for about 20 ms; frames after it hold their
  * budget. SLUICE_ESCRIPT or SLUICE_ENOMEM where it fails; on_error is told.
  */
 SLUICE_API int sluice_warm_up(sluice *s);
