@@ -232,6 +232,7 @@ describe_capture("capture.open", function()
       local store <close> = assert(capture.open(path))
       local lines = {}
       local previous = sluice.log.set_output(function(line) lines[#lines + 1] = line end)
+      assert.error_matches(function() store:add() end, 'argument "row" must be a table')
       store:add { variant = "no timestamp" }
       store:flush()
       store:add { timestamp_ms = 5 }

@@ -139,6 +139,17 @@ describe("report.ab", function()
     assert.same({ "1 row left out: no time is given" }, times.notes)
   end)
 
+  it("reads numbers that a table without types holds as texts", function()
+    local typed, texts = log.rows(200, halves { errors = 0.5 }), {}
+    for index, row in ipairs(typed) do
+      local copy = {}
+      for name, value in pairs(row) do copy[name] = type(value) == "number" and ("%.17g"):format(value) or value end
+      copy.timestamp_ms = row.timestamp_ms
+      texts[index] = copy
+    end
+    assert.same(ab(typed).variants, ab(texts).variants)
+  end)
+
   it("hands on what a source says, and lets faults through", function()
     local function failing() return nil, errors.new("FileError", { message = "gone" }) end
     local nothing, err = report.ab { source = failing, control = "old" }
@@ -234,6 +245,8 @@ describe("a report", function()
     assert.matches("\nnew against old: worse\n", shown)
     assert.matches("\nsuccess rate  old +99%.%d%d %%  [%d.]+ to [%d.]+ %% +█", shown)
     assert.matches("\n +difference +%-%d+%.%d%d points ", shown)
+    local wide = ab(log.rows(3000, halves { errors = 1, ttft = 90 }))
+    assert.matches("\n +difference %-%d%d+%.%d%d points ", wide:text())
     for line in shown:gmatch "[^\n]+" do assert.is_true(utf8.len(line) <= 80, line) end
     assert.is_nil(made:text { unicode = false }:find "[\128-\255]")
     assert.matches("\27%[31mworse\27%[0m", made:text { color = true })

@@ -20,6 +20,11 @@ local web = require "sluice.web"
 
 local describe = support.needing("server", describe, pending)
 
+-- As a server writes a moment, in seconds since 1970.
+local function http_date(at)
+  return os.date("!%a, %d %b %Y %H:%M:%S GMT", at // 1 | 0)
+end
+
 -- Runs f(url, got, lines) with a collector that answers as `how(request, count)` does; `got.spans` are those
 -- it was sent, `lines` what was logged.
 local function with_collector(how, f)
@@ -101,6 +106,26 @@ describe("trace.exporter", function()
       assert.is_true(fixture.eventually(function() return #lines == 2 end))
       assert.same({ 1, 1 },
         { count_of(lines, "cannot be exported"), count_of(lines, "exported again") })
+    end)
+  end)
+
+  it("waits as long as a collector says, in seconds or until a date", function()
+    task.simulate(function()
+      for _, says in ipairs { function() return "20" end, function() return http_date(task.wall() + 20) end } do
+        local count, collector = 0, web.app()
+        collector:any("/*", function()
+          count = count + 1
+          return count == 1 and { status = 503, headers = { ["retry-after"] = says() } } or { json = {} }
+        end)
+        local exporter <close> = trace.exporter { endpoint = "http://c", every = 0.01, transport = collector }
+        local started = task.now()
+        local previous = log.set_output(function() end)
+        emit(exporter, 1)
+        exporter:flush(60)
+        log.set_output(previous)
+        assert.same({ 2, 1 }, { count, exporter.exported })
+        assert.is_true(task.now() - started >= 19, tostring(task.now() - started))
+      end
     end)
   end)
 

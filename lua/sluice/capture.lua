@@ -193,6 +193,7 @@ end
 ---rows are lost, counted, and told of in the log.
 ---@param row table
 function methods:add(row)
+  if type(row) ~= "table" then options.argument("capture:add", "row", row, "table") end
   local lost = self._appender:add(row)
   if lost and lost > 0 then warn(self, lost) end
 end

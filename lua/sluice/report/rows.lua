@@ -25,6 +25,12 @@ local function given(value)
   return value
 end
 
+-- What a table without types holds as a text: "200".
+local function number_of(value)
+  value = given(value)
+  return type(value) == "string" and tonumber(value) or value
+end
+
 -- "2026-01-31 13:05:07.250", as a warehouse shows a time; a T for the blank too.
 local TIME <const> = "^(%d%d%d%d)-(%d%d)-(%d%d)[ T](%d%d):(%d%d):(%d%d)(%.?%d*)"
 
@@ -74,7 +80,7 @@ end
 ---@param row table
 ---@return boolean
 function rows.is_success(row)
-  local status = given(row.status_code)
+  local status = number_of(row.status_code)
   return type(status) == "number" and status >= 200 and status < 300 and given(row.error_kind) == nil
 end
 
@@ -82,11 +88,11 @@ local function add(its, row)
   its.requests = its.requests + 1
   if rows.is_success(row) then
     its.successes = its.successes + 1
-    tally.add_time(its, "latency", given(row.execution_time_ms) or given(row.execution_duration_ms), 1)
-    tally.add_time(its, "ttft", given(row.ttft_ms), 1)
-    tally.add_tokens(its.output_tokens, given(row.output_tokens))
+    tally.add_time(its, "latency", number_of(row.execution_time_ms) or number_of(row.execution_duration_ms), 1)
+    tally.add_time(its, "ttft", number_of(row.ttft_ms), 1)
+    tally.add_tokens(its.output_tokens, number_of(row.output_tokens))
   end
-  tally.add_tokens(its.input_tokens, given(row.input_tokens))
+  tally.add_tokens(its.input_tokens, number_of(row.input_tokens))
 end
 
 ---Nothing read yet.

@@ -12,6 +12,7 @@ local secret = require "sluice.secret"
 local settings = require "sluice.settings"
 local system = require "sluice.core.system"
 local task = require "sluice.task"
+local wire_error = require "sluice.wire_error"
 
 local exporters = {}
 
@@ -118,8 +119,7 @@ local function post(self, body)
     if problem then return false, problem, false end
     return true, rejected
   end
-  local hint = tonumber(res.headers["retry-after"])
-  return false, "it answers " .. res.status, RETRIED[res.status] or false, hint
+  return false, "it answers " .. res.status, RETRIED[res.status] or false, wire_error.retry_after(res)
 end
 
 local BASE <const>, CAP <const> = 1, 30
