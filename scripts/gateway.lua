@@ -1,11 +1,7 @@
 #!/usr/bin/env sluice
 -- SPDX-License-Identifier: MIT
 -- An OpenAI-compatible gateway over serving endpoints; each layer is a line to switch on or off.
---
---     sluice gateway.lua [--listen HOST:PORT] [--keys FILE] [--capture DB] [--debug] MODEL=ENDPOINT[,FALLBACK...] ...
---     sluice --emulator scripts/gateway.lua              # with an endpoint of its own, "demo"
---
--- FILE has a line `NAME KEY` for each caller; without it anyone may ask. --debug lets `sluice top` here see the tasks.
+--     sluice --emulator scripts/gateway.lua              # with an endpoint of its own, "demo"; --help tells more
 local sluice = require "sluice"
 local json, layers, web, tracing = sluice.json, sluice.layers, sluice.web, sluice.trace.shared()
 local monitor <close> = sluice.health.monitor { needs = "any" } -- asks for states: no tokens
@@ -35,7 +31,6 @@ local function read_keys(path)
   end
   return keys
 end
-
 local callers = given.keys and read_keys(given.keys)
 local captured = given.capture and layers.capture { store = given.capture } -- rows: docs/ab.md
 local workspace = assert(sluice.workspace())
@@ -43,8 +38,7 @@ if not next(wanted) then
   if not workspace:is_emulator() then bad_usage "MODEL=ENDPOINT is missing" end
   wanted.demo = { "demo" }
   assert(workspace.serving_endpoints:get_or_create { name = "demo", config = { served_entities = {
-    { entity_name = "main.demo.chat", entity_version = "1", workload_size = "Small" },
-  } } })
+    { entity_name = "main.demo.chat", entity_version = "1", workload_size = "Small" } } } })
 end
 
 local function upstream(name)
@@ -57,7 +51,6 @@ local function upstream(name)
     layers.timeout { first_event = 60, idle = 60 },        -- seconds, of each try
   })
 end
-
 local models = {}
 for model, names in pairs(wanted) do
   local others = {}
@@ -69,8 +62,12 @@ for model, names in pairs(wanted) do
 end
 
 local function refuse(status, code, message, param)
-  local error = { message = message, type = "invalid_request_error", code = code, param = param or json.null }
-  return { status = status, json = { error = error } }
+  return { status = status, json = { error = {
+    message = message, type = "invalid_request_error", code = code, param = param or json.null } } }
+end
+
+local function unknown(model)
+  return refuse(404, "model_not_found", "no model is " .. (json.encode(model) or "named so"), "model")
 end
 
 -- What the caller asked wrongly keeps its status; all else gets one by the web server's table.
@@ -83,16 +80,13 @@ local function ask(needed)
   return function(request)
     local body, err = request:json { raw = true }          -- what no layer changes goes on byte for byte
     if body == nil then return nil, err end
-    if type(body) ~= "table" or body[needed] == nil then
+    if type(body) ~= "table" or body[needed] == nil or body[needed] == json.null then
       return refuse(400, "missing_required_parameter", ("the body needs %q"):format(needed), needed)
     end
     local model = models[body.model]
-    if not model then
-      return refuse(404, "model_not_found", ("there is no model %q"):format(tostring(body.model)), "model")
-    end
-    local options, answer = { request_id = request.id }
-    if body.stream == true then answer, err = model:stream(body, options)
-    else answer, err = model:query(body, options) end
+    if not model then return unknown(body.model) end
+    local pose, answer = body.stream == true and model.stream or model.query
+    answer, err = pose(model, body, { request_id = request.id })
     if not answer then return failed(err) end
     if body.stream == true then return { stream = answer } end
     local facts = sluice.meta(answer)
@@ -118,7 +112,7 @@ app:get("/v1/models", function()
 end)
 app:get("/v1/models/:model", function(request)
   local name = request.params.model
-  return models[name] and { json = describe(name) } or refuse(404, "model_not_found", "no model " .. name)
+  return models[name] and { json = describe(name) } or unknown(name)
 end)
 
 local server = assert(app:listen(given.listen))

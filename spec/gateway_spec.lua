@@ -39,6 +39,11 @@ local function with_upstream(answer, words, f)
 end
 
 describe("scripts/gateway.lua", function()
+  it("has 120 lines at most", function()
+    local _, lines = support.read_file("scripts/gateway.lua"):gsub("\n", "")
+    assert.is_true(lines <= 120, lines)
+  end)
+
   it("serves the npm package openai", function()
     local why = node.missing "openai"
     if why then return pending(why) end
@@ -155,6 +160,8 @@ describe("scripts/gateway.lua", function()
         { 400, { body = "{" } },
         { 400, { json = { "no", "chat" } } },
         { 400, { json = { model = "m" } } },
+        { 400, { body = '{"model":"m","messages":null}' } },
+        { 404, { json = { model = { "m" }, messages = {} } } },
         { 404, { json = { model = "other", messages = {} } } },
         { 404, { json = { messages = {} } } },
         { 422, { json = { model = "m", messages = {} } } },
@@ -169,6 +176,7 @@ describe("scripts/gateway.lua", function()
         assert.is_string(told.message)
         assert.is_string(told.type)
         assert.is_nil(res.body:find(KEY, 1, true))
+        assert.is_nil(res.body:find "table: 0x")
       end
       assert.same({ "m" }, { ask(url, { path = "/models", method = "GET" }):json().data[1].id })
     end)
