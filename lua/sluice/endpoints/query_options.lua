@@ -1,6 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- The options of a query: the second argument of endpoint:query, which never reaches a server.
 
+local function is_id(value)
+  return type(value) == "string" and not value:find "%c", "a string without control characters"
+end
+
 ---@class sluice.QueryOptions
 ---@field timeout? number|sluice.Timeout seconds
 ---@field request_id? string sent as X-Request-Id; without control characters
@@ -13,9 +17,7 @@
 ---@type sluice.OptionSpec
 local query_options = {
   timeout = "table|number?",
-  request_id = function(value)
-    return type(value) == "string" and not value:find "%c", "a string without control characters"
-  end,
+  request_id = is_id,
   served_model = "string?",
   cache = "any?",
   probe = "boolean?",

@@ -88,7 +88,8 @@ local function add(its, row)
   its.requests = its.requests + 1
   if rows.is_success(row) then
     its.successes = its.successes + 1
-    tally.add_time(its, "latency", number_of(row.execution_time_ms) or number_of(row.execution_duration_ms), 1)
+    local duration = number_of(row.execution_time_ms) or number_of(row.execution_duration_ms)
+    tally.add_time(its, "latency", duration, 1)
     tally.add_time(its, "ttft", number_of(row.ttft_ms), 1)
     tally.add_tokens(its.output_tokens, number_of(row.output_tokens))
   end

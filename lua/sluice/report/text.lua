@@ -58,8 +58,8 @@ local function add_measure(page, made, measure)
   if not measures.is_known(made, measure) then return end
   local title, greatest = measure.title, measures.greatest(made, measure)
   local function add(name, value, interval, drawn)
-    local line = pad(title, TITLE_WIDTH) .. pad(name, page.name_width) .. " " .. pad_left(value, VALUE_WIDTH - 1)
-      .. "  " .. pad(interval, INTERVAL_WIDTH) .. drawn
+    local line = pad(title, TITLE_WIDTH) .. pad(name, page.name_width) .. " "
+      .. pad_left(value, VALUE_WIDTH - 1) .. "  " .. pad(interval, INTERVAL_WIDTH) .. drawn
     page[#page + 1] = line:gsub("%s+$", "")
     title = ""
   end
