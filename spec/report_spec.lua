@@ -143,7 +143,9 @@ describe("report.ab", function()
     local typed, texts = log.rows(200, halves { errors = 0.5 }), {}
     for index, row in ipairs(typed) do
       local copy = {}
-      for name, value in pairs(row) do copy[name] = type(value) == "number" and ("%.17g"):format(value) or value end
+      for name, value in pairs(row) do
+        copy[name] = type(value) == "number" and ("%.17g"):format(value) or value
+      end
       copy.timestamp_ms = row.timestamp_ms
       texts[index] = copy
     end

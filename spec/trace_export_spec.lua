@@ -111,11 +111,12 @@ describe("trace.exporter", function()
 
   it("waits as long as a collector says, in seconds or until a date", function()
     task.simulate(function()
-      for _, says in ipairs { function() return "20" end, function() return http_date(task.wall() + 20) end } do
+      for _, form in ipairs { "seconds", "date" } do
         local count, collector = 0, web.app()
         collector:any("/*", function()
           count = count + 1
-          return count == 1 and { status = 503, headers = { ["retry-after"] = says() } } or { json = {} }
+          local said = form == "seconds" and "20" or http_date(task.wall() + 20)
+          return count == 1 and { status = 503, headers = { ["retry-after"] = said } } or { json = {} }
         end)
         local exporter <close> = trace.exporter { endpoint = "http://c", every = 0.01, transport = collector }
         local started = task.now()
