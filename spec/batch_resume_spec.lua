@@ -98,9 +98,11 @@ describe("a batch that is killed", function()
       local command = ("%s %s %s %%s %s %%s"):format(binary, script, input, order)
       local whole = support.shell(command:format(folder .. "whole", "/dev/null"))
       assert.equal(0, whole.status, whole.err)
-      local kills, result = 0
+      local kills, result, before = 0
       math.randomseed(os.time())
       repeat
+        local kept <close> = io.open(output)
+        before = kept and kept:read "a" or ""
         local after = kills < KILLS and 0.010 + math.random() * 0.03 or 60
         result = support.shell(("timeout -s KILL %.4f "):format(after) .. command:format(output, log))
         if result.status ~= 0 then kills = kills + 1 end
@@ -116,8 +118,9 @@ describe("a batch that is killed", function()
       assert.is_true(got_again <= kills * 8, got_again) -- killed between the answer and its line
       local summary, all = json.decode(result.out), json.decode(whole.out)
       local resumed = summary.tokens.resumed
-      -- lua5.4 takes longer to start than most kills leave it
-      assert.is_true((support.is_rock or resumed > 0) and resumed <= all.tokens.total)
+      -- a slow start, of lua5.4 or with a sanitizer, may leave every kill before the first row
+      local _, rows_before = before:gsub("\n", "")
+      assert.is_true((resumed > 0 or rows_before < 2) and resumed <= all.tokens.total)
       all.tokens.resumed = resumed
       assert.same({ all.ok, all.failed, all.errors, all.tokens, true },
         { summary.ok, summary.failed, summary.errors, summary.tokens, summary.complete })
