@@ -96,7 +96,8 @@ describe_here("the REPL on a terminal", function()
     wait_for "> 1 + 1\n2\n>"
     enter "for i = 1, 2 do"
     wait_for ">>"
-    enter "print(i)"
+    enter "print(i)" -- what comes before its prompt the terminal echoes by itself
+    wait_for ">> print(i)\n>>"
     enter "end"
     wait_for "> for i = 1, 2 do\n>> print(i)\n>> end\n1\n2\n>"
     press "C-d"
